@@ -1,0 +1,156 @@
+"""Ledgers as files: a header line, then one JSON object an entry. Appended to, readable after a crash."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+from gradledger.ledger.book import Ledger
+from gradledger.ledger.entries import KINDS, Entry, Location
+
+FORMAT_VERSION = 1
+
+
+class LedgerFormatError(ValueError):
+    """A ledger file cannot be read: the message names the file, the line and what is wrong."""
+
+
+def entry_to_json(entry: Entry) -> str:
+    """One line of JSON; fields at their default are left out, non-finite numbers are strings."""
+    record: dict[str, Any] = {"kind": type(entry).__name__}
+    for name, default in _defaults(type(entry)).items():
+        value = getattr(entry, name)
+        if value != default or type(value) is not type(default):
+            record[name] = str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(record, separators=(",", ":"), allow_nan=False)
+
+
+def entry_from_json(line: str) -> Entry:
+    """The inverse of :func:`entry_to_json`.
+
+    Raises:
+        ValueError: The line is not an entry; the message says why.
+    """
+    try:
+        record = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    kind_name = record.pop("kind", None)
+    kind = KINDS.get(kind_name) if isinstance(kind_name, str) else None
+    if kind is None:
+        raise ValueError(f"unknown kind {kind_name!r}: the kinds are {', '.join(KINDS)}")
+    readers = _readers(kind)
+    unknown = record.keys() - readers.keys()
+    if unknown:
+        raise ValueError(f"{kind_name} has no field {sorted(unknown)[0]!r}: its fields are {', '.join(readers)}")
+    try:
+        return kind(**{name: readers[name](value) for name, value in record.items()})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{kind_name}: {error}") from None
+
+
+def write_ledger(entries: Iterable[Entry], path: str | PathLike[str]) -> None:
+    """Write entries as a new ledger file."""
+    with open(path, "w", encoding="utf-8") as file:
+        write_header(file)
+        for entry in entries:
+            file.write(entry_to_json(entry) + "\n")
+
+
+def write_header(file: IO[str]) -> None:
+    """Begin a ledger file."""
+    file.write(json.dumps({"ledger": FORMAT_VERSION}) + "\n")
+
+
+def read_ledger(path: str | PathLike[str]) -> Ledger:
+    """Read a ledger file. A last line cut short by a crash is left out.
+
+    Raises:
+        LedgerFormatError: The file is not a ledger, or of a newer format, or a line in it is damaged.
+        OSError: The file cannot be opened.
+    """
+    return Ledger(_read_entries(Path(path)))
+
+
+def _read_entries(path: Path) -> Iterator[Entry]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise LedgerFormatError(f"{path} is not a ledger: {error}") from None
+    _check_header(path, lines[0])
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        try:
+            yield entry_from_json(line)
+        except ValueError as error:
+            cut_short = number == len(lines)  # a finished line ends in a newline, so this one was being written
+            if cut_short:
+                return
+            raise LedgerFormatError(f"{path}, line {number}: {error}") from None
+
+
+def _check_header(path: Path, line: str) -> None:
+    try:
+        version = json.loads(line)["ledger"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise LedgerFormatError(f'{path} is not a ledger: its first line must be {{"ledger": 1}}') from None
+    if version != FORMAT_VERSION:
+        raise LedgerFormatError(f"{path} has ledger format {version!r}; this version reads {FORMAT_VERSION}")
+
+
+@cache
+def _defaults(kind: Any) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(kind)}
+
+
+@cache
+def _readers(kind: Any) -> dict[str, Any]:
+    """How each field of a kind is read back, by its annotation."""
+    return {field.name: _READERS[str(field.type).removesuffix(" | None")] for field in fields(kind)}
+
+
+def _expect(value: Any, types: type | tuple[type, ...], what: str) -> Any:
+    if value is None or (isinstance(value, types) and not (isinstance(value, bool) and bool not in _as_tuple(types))):
+        return value
+    raise TypeError(f"{value!r} is not {what}")
+
+
+def _as_tuple(types: type | tuple[type, ...]) -> tuple[type, ...]:
+    return types if isinstance(types, tuple) else (types,)
+
+
+def _read_float(value: Any) -> float | None:
+    if isinstance(value, str):
+        if value not in ("nan", "inf", "-inf"):
+            raise TypeError(f"{value!r} is not a number")
+        return float(value)
+    value = _expect(value, (int, float), "a number")
+    return None if value is None else float(value)
+
+
+def _read_location(value: Any) -> Location | None:
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == 2):
+        raise TypeError(f"{value!r} is not a location [file, line]")
+    return Location(_expect(value[0], str, "a file name"), _expect(value[1], int, "a line number"))
+
+
+_READERS: dict[str, Any] = {
+    "str": lambda value: _expect(value, str, "text"),
+    "int": lambda value: _expect(value, int, "a whole number"),
+    "bool": lambda value: _expect(value, bool, "true or false"),
+    "float": _read_float,
+    "Location": _read_location,
+    "Reduction": lambda value: _expect(value, str, "a reduction"),
+    "Literal['norm', 'value']": lambda value: _expect(value, str, "norm or value"),
+}
