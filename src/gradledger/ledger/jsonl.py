@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -23,8 +22,9 @@ class LedgerFormatError(ValueError):
 
 def entry_to_json(entry: Entry) -> str:
     """One line of JSON; fields at their default are left out, non-finite numbers are strings."""
-    record: dict[str, Any] = {"kind": type(entry).__name__}
-    for name, default in _defaults(type(entry)).items():
+    kind_name = type(entry).__name__
+    record: dict[str, Any] = {"kind": kind_name}
+    for name, default in _DEFAULTS[kind_name].items():
         value = getattr(entry, name)
         if value != default or type(value) is not type(default):
             record[name] = str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -44,15 +44,14 @@ def entry_from_json(line: str) -> Entry:
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     kind_name = record.pop("kind", None)
-    kind = KINDS.get(kind_name) if isinstance(kind_name, str) else None
-    if kind is None:
+    if not isinstance(kind_name, str) or kind_name not in KINDS:
         raise ValueError(f"unknown kind {kind_name!r}: the kinds are {', '.join(KINDS)}")
-    readers = _readers(kind)
+    readers = _FIELD_READERS[kind_name]
     unknown = record.keys() - readers.keys()
     if unknown:
         raise ValueError(f"{kind_name} has no field {sorted(unknown)[0]!r}: its fields are {', '.join(readers)}")
     try:
-        return kind(**{name: readers[name](value) for name, value in record.items()})
+        return KINDS[kind_name](**{name: readers[name](value) for name, value in record.items()})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{kind_name}: {error}") from None
 
@@ -107,17 +106,6 @@ def _check_header(path: Path, line: str) -> None:
         raise LedgerFormatError(f"{path} has ledger format {version!r}; this version reads {FORMAT_VERSION}")
 
 
-@cache
-def _defaults(kind: Any) -> dict[str, Any]:
-    return {field.name: field.default for field in fields(kind)}
-
-
-@cache
-def _readers(kind: Any) -> dict[str, Any]:
-    """How each field of a kind is read back, by its annotation."""
-    return {field.name: _READERS[str(field.type).removesuffix(" | None")] for field in fields(kind)}
-
-
 def _expect(value: Any, types: type | tuple[type, ...], what: str) -> Any:
     if value is None or (isinstance(value, types) and not (isinstance(value, bool) and bool not in _as_tuple(types))):
         return value
@@ -154,3 +142,12 @@ _READERS: dict[str, Any] = {
     "Reduction": lambda value: _expect(value, str, "a reduction"),
     "Literal['norm', 'value']": lambda value: _expect(value, str, "norm or value"),
 }
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {field.name: field.default for field in fields(kind)} for name, kind in KINDS.items()
+}
+_FIELD_READERS: dict[str, dict[str, Any]] = {
+    name: {field.name: _READERS[str(field.type).removesuffix(" | None")] for field in fields(kind)}
+    for name, kind in KINDS.items()
+}
+"""How each field of a kind is read back, by its annotation."""
