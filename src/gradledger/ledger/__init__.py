@@ -11,6 +11,7 @@ from gradledger.ledger.book import Ledger as Ledger
 from gradledger.ledger.entries import DEFAULT_ACCOUNT as DEFAULT_ACCOUNT
 from gradledger.ledger.entries import KINDS as KINDS
 from gradledger.ledger.entries import Adjust as Adjust
+from gradledger.ledger.entries import Average as Average
 from gradledger.ledger.entries import Backward as Backward
 from gradledger.ledger.entries import Clip as Clip
 from gradledger.ledger.entries import Entry as Entry

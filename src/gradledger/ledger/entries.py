@@ -95,6 +95,14 @@ class Backward(Entry):
         synced: Gradients were reduced over ranks during this backward.
         grad_dtype: The type that gradients accumulate in, such as ``"bfloat16"``.
         finite: Whether the loss was finite.
+        call: Number of the backward call; entries of several accounts with one number come from one call.
+        factors: The constants that multiplied the loss, outermost first; their product is ``scale``. ``loss / 4`` is
+            ``(0.25,)``. None where unknown.
+        scaled_by_scaler: The loss went through a gradient scaler that is switched on.
+        reuses: The earlier call whose retained graph this one went through again.
+        num_unowned: Parameters that received a gradient in this call and belong to no optimizer.
+        batch_norm: Batch normalisation in training mode took part.
+        coupled: The loss compares the samples of the micro-batch with each other (labels are their positions).
     """
 
     weight: float | None = None
@@ -106,6 +114,13 @@ class Backward(Entry):
     synced: bool | None = None
     grad_dtype: str | None = None
     finite: bool | None = None
+    call: int | None = None
+    factors: tuple[float, ...] | None = None
+    scaled_by_scaler: bool | None = None
+    reuses: int | None = None
+    num_unowned: int | None = None
+    batch_norm: bool | None = None
+    coupled: bool | None = None
 
     LETTER: ClassVar[str] = "B"
 
@@ -159,12 +174,18 @@ class Step(Entry):
         scaler: The step went through a gradient scaler. None: unknown.
         norm: The total norm of the gradient before clipping, where it was read.
         loss: The weighted mean loss of the window, where it was read.
+        in_backward: The step was taken from a hook while a backward pass was running.
+        num_missing: Parameters of the account that ask for a gradient and have never received one so far.
+        memory_share: The peak share of the device's memory in use so far, 0 to 1, where the device says.
     """
 
     skipped: bool = False
     scaler: bool | None = None
     norm: float | None = None
     loss: float | None = None
+    in_backward: bool = False
+    num_missing: int | None = None
+    memory_share: float | None = None
 
     LETTER: ClassVar[str] = "S"
 
@@ -189,13 +210,22 @@ class Schedule(Entry):
         lr: The first parameter group's learning rate afterwards.
         scheduler: The scheduler's class name.
         horizon: The number of steps that the scheduler was built for, where it has one.
+        construction: The line that built it, where known.
     """
 
     lr: float | None = None
     scheduler: str | None = None
     horizon: int | None = None
+    construction: Location | None = None
 
     LETTER: ClassVar[str] = "L"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Average(Entry):
+    """A running average of the weights (EMA, SWA, a teacher) took in the account's weights."""
+
+    LETTER: ClassVar[str] = "W"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,11 +262,15 @@ class Metric(Entry):
         name: Such as ``"loss"`` or ``"recall/3"``.
         value: The number.
         split: What it was measured on: ``"train"``, ``"validation"``, or the user's own name.
+        scale: The factor that the reported number still carries, such as 0.25 for a loss already divided by 4.
+        host_sync: The host waited for the device to read it.
     """
 
     name: str = ""
     value: float = 0.0
     split: str = "train"
+    scale: float | None = None
+    host_sync: bool | None = None
 
     LETTER: ClassVar[str] = "M"
 
@@ -244,7 +278,7 @@ class Metric(Entry):
 KINDS: dict[str, type[Entry]] = {
     kind.__name__: kind
     for kind in (
-        Zero, Backward, Adjust, Sync, Unscale, Clip, Step, ScalerUpdate, Schedule,
+        Zero, Backward, Adjust, Sync, Unscale, Clip, Step, ScalerUpdate, Schedule, Average,
         EpochStart, EpochEnd, Evaluate, Metric,
     )
 }  # fmt: skip

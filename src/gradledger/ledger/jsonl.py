@@ -27,8 +27,14 @@ def entry_to_json(entry: Entry) -> str:
     for name, default in _DEFAULTS[kind_name].items():
         value = getattr(entry, name)
         if value != default or type(value) is not type(default):
-            record[name] = str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            record[name] = _plain(value)
     return json.dumps(record, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple) and not isinstance(value, Location):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def entry_from_json(line: str) -> Entry:
@@ -133,11 +139,18 @@ def _read_location(value: Any) -> Location | None:
     return Location(_expect(value[0], str, "a file name"), _expect(value[1], int, "a line number"))
 
 
+def _read_floats(value: Any) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    return tuple(_read_float(factor) or 0.0 for factor in _expect(value, list, "a list of numbers"))
+
+
 _READERS: dict[str, Any] = {
     "str": lambda value: _expect(value, str, "text"),
     "int": lambda value: _expect(value, int, "a whole number"),
     "bool": lambda value: _expect(value, bool, "true or false"),
     "float": _read_float,
+    "tuple[float, ...]": _read_floats,
     "Location": _read_location,
     "Reduction": lambda value: _expect(value, str, "a reduction"),
     "Literal['norm', 'value']": lambda value: _expect(value, str, "norm or value"),
@@ -146,7 +159,13 @@ _READERS: dict[str, Any] = {
 _DEFAULTS: dict[str, dict[str, Any]] = {
     name: {field.name: field.default for field in fields(kind)} for name, kind in KINDS.items()
 }
-_FIELD_READERS: dict[str, dict[str, Any]] = {
+_FIELDdef _read_floats(value: Any) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    return tuple(_read_float(factor) or 0.0 for factor in _expect(value, list, "a list of numbers"))
+
+
+_READERS: dict[str, dict[str, Any]] = {
     name: {field.name: _READERS[str(field.type).removesuffix(" | None")] for field in fields(kind)}
     for name, kind in KINDS.items()
 }
