@@ -1,0 +1,101 @@
+"""The corpus of training scripts: where the files are, what is expected of each, how to run one.
+
+Import it from any test as ``from loops.corpus import ...``; README.md beside it says what a loop file is.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import runpy
+import sys
+import tokenize
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Tool = Literal["audit", "lint"]
+Folder = Literal["correct", "broken", "retold"]
+
+ROOT = Path(__file__).parent
+TOOLS: tuple[Tool, ...] = ("audit", "lint")
+FOLDERS: tuple[Folder, ...] = ("correct", "broken", "retold")
+
+_MARKER = re.compile(r"# expect(?:\[(?P<tool>\w+)\])?: (?P<slugs>[a-z-]+(?:, [a-z-]+)*)")
+
+
+def loops(*folders: Folder) -> list[Path]:
+    """The scripts of these folders (of all where none is named), sorted by path."""
+    return sorted(path for folder in folders or FOLDERS for path in (ROOT / folder).glob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """``broken/stale_never_zeroed``: a loop's name in test ids and messages."""
+    return f"{path.parent.name}/{path.stem}"
+
+
+def expected(path: Path, tool: Tool) -> dict[int, set[str]]:
+    """The slugs that a tool must report for a script, by line.
+
+    Raises:
+        ValueError: A comment starts like a marker but is not one, or names an unknown tool.
+    """
+    slugs_of_line: dict[int, set[str]] = {}
+    for line, only_for, slugs in markers(path):
+        if only_for in (None, tool):
+            slugs_of_line.setdefault(line, set()).update(slugs)
+    return slugs_of_line
+
+
+def markers(path: Path) -> Iterator[tuple[int, str | None, list[str]]]:
+    """Each marker of a script: its line, the only tool that it is meant for (None: both), its slugs."""
+    source = path.read_text(encoding="utf-8")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.COMMENT or "expect" not in token.string:
+            continue
+        found = list(_MARKER.finditer(token.string))
+        if not found or any(marker["tool"] not in (None, *TOOLS) for marker in found):
+            raise ValueError(f"{path}, line {token.start[0]}: {token.string!r} is not a marker, see README.md")
+        for marker in found:
+            yield token.start[0], marker["tool"], marker["slugs"].split(", ")
+
+
+def run(path: Path) -> list[torch.Tensor]:
+    """Run a script as ``__main__`` in this process and return copies of the weights that it leaves.
+
+    Warnings are ignored: what the frameworks say about a broken loop is not under test. State that frameworks keep
+    for the life of a process is put back.
+    """
+    with warnings.catch_warnings(), _fresh_process_state():
+        warnings.simplefilter("ignore")
+        names = runpy.run_path(str(path), run_name="__main__")
+    return [tensor.detach().clone() for tensor in names["trained"]]
+
+
+def same_bits(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    """Whether two lists of weights are bit for bit equal; a NaN equals itself, as a loop may well end in NaN."""
+    return len(left) == len(right) and all(map(_same_bits, left, right))
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+
+
+@contextmanager
+def _fresh_process_state() -> Iterator[None]:
+    argv, rng_state = sys.argv, torch.get_rng_state()
+    sys.argv = ["loop.py"]
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        torch.set_rng_state(rng_state)
+        if accelerate_state := sys.modules.get("accelerate.state"):
+            accelerate_state.AcceleratorState._reset_state(reset_partial_state=True)
+            accelerate_state.GradientState._reset_state()
