@@ -159,13 +159,7 @@ _READERS: dict[str, Any] = {
 _DEFAULTS: dict[str, dict[str, Any]] = {
     name: {field.name: field.default for field in fields(kind)} for name, kind in KINDS.items()
 }
-_FIELDdef _read_floats(value: Any) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    return tuple(_read_float(factor) or 0.0 for factor in _expect(value, list, "a list of numbers"))
-
-
-_READERS: dict[str, dict[str, Any]] = {
+_FIELD_READERS: dict[str, dict[str, Any]] = {
     name: {field.name: _READERS[str(field.type).removesuffix(" | None")] for field in fields(kind)}
     for name, kind in KINDS.items()
 }
