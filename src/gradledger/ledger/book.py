@@ -19,7 +19,10 @@ class EntryBlock(Protocol):
     are fetched from a device until they are looked at.
     """
 
-    num_entries: int
+    @property
+    def num_entries(self) -> int:
+        """How many entries it expands to."""
+        ...
 
     def entries(self) -> Iterable[Entry]:
         """The entries of the block, ``num_entries`` of them, in order."""

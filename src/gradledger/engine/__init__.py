@@ -1,0 +1,6 @@
+"""Updates that balance by construction: the accumulator and its windows."""
+
+from gradledger.engine.accumulator import Accumulator as Accumulator
+from gradledger.engine.closing import NonFiniteError as NonFiniteError
+from gradledger.engine.horizon import num_updates as num_updates
+from gradledger.engine.window import Window as Window

@@ -1,0 +1,304 @@
+"""The accumulator: a model, its optimizer, and windows that balance by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from gradledger.engine.account import Account
+from gradledger.engine.batches import split_batch
+from gradledger.engine.closing import (
+    ClosingPolicy,
+    NonFinite,
+    advance,
+    apply_update,
+    learning_rate_of,
+    schedule_on_metric,
+)
+from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
+from gradledger.engine.precision import Precision
+from gradledger.engine.record import WindowRecord
+from gradledger.engine.weights import Weight, WeightTable
+from gradledger.engine.window import Window
+from gradledger.errors import UserError
+from gradledger.ledger import DEFAULT_ACCOUNT, EpochEnd, EpochStart, Ledger, Schedule
+
+STATE_VERSION = 1
+_MAX_LEDGER_ENTRIES = 50_000
+_MAX_SEEDS = 1024
+
+
+class Accumulator:
+    """Trains a model in micro-batches with the update of the whole effective batch.
+
+    Args:
+        model: The module to train.
+        optimizer: Owns the parameters to train; everything it owns is this accumulator's account.
+        scheduler: Advances once per update. A ``ReduceLROnPlateau`` advances with :meth:`schedule` instead.
+        clip_norm: Bound on the total 2-norm of the window's gradient.
+        clip_value: Bound on each value of the window's gradient.
+        precision: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"`` or ``"bf16-true"``.
+        weight: Units that a micro-batch's loss is a mean over: None counts samples (the leading dimension), a number
+            is the same for all, a callable counts a micro-batch, a mapping ``{unit: number or callable}`` serves
+            several terms.
+        device: Where micro-batches are moved before they are handed out. None leaves them where they are.
+        accumulate_dtype: The type that gradients accumulate in; None is the parameters' own.
+        non_finite: What becomes of a window whose loss or gradient is not finite.
+        scaler: A gradient scaler shared with other accumulators, for ``"16-mixed"``.
+        name: The account's name in the ledger.
+
+    Raises:
+        UserError: An argument is out of range, or the optimizer owns nothing to train.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> accumulator = Accumulator(model, optimizer, clip_norm=1.0)
+        >>> batches = [(torch.randn(16, 4), torch.randint(2, (16,))) for _ in range(7)]
+        >>> for window in accumulator.windows(batches, steps=4):
+        ...     with window:
+        ...         for inputs, labels in window:
+        ...             window.backward(torch.nn.functional.cross_entropy(model(inputs), labels))
+        >>> accumulator.num_updates, window.num_micro_batches, window.weight
+        (2, 3, 48.0)
+        >>> accumulator.ledger.text()
+        '( B B B B C S Z B B B C S Z )'
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        scheduler: LRScheduler | ReduceLROnPlateau | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        precision: str = "32-true",
+        weight: Weight | Mapping[str, Weight] | None = None,
+        device: torch.device | str | None = None,
+        accumulate_dtype: torch.dtype | None = None,
+        non_finite: NonFinite = "raise",
+        scaler: GradScaler | None = None,
+        name: str = DEFAULT_ACCOUNT,
+    ) -> None:
+        _check_type("model", model, nn.Module)
+        _check_type("optimizer", optimizer, Optimizer)
+        if scheduler is not None:
+            _check_type("scheduler", scheduler, (LRScheduler, ReduceLROnPlateau))
+            if scheduler.optimizer is not optimizer:
+                raise UserError(
+                    "the scheduler was made for another optimizer than the accumulator's: make it for this one"
+                )
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.ledger = Ledger(max_entries=_MAX_LEDGER_ENTRIES)
+        self.num_updates = 0
+        self.num_micro_batches = 0
+        self._num_epochs = 0
+        self._policy = ClosingPolicy(clip_norm, clip_value, non_finite)
+        self._weights = WeightTable(weight)
+        self._account = Account(name, model, optimizer)
+        self._precision = Precision(
+            precision, self._account.parameters, scaler=scaler, accumulate_dtype=accumulate_dtype
+        )
+        self._device = None if device is None else torch.device(device)
+        self._carried: list[Any] = []
+        self._seeds: dict[Any, Tensor] = {}
+        self._open_window: Window | None = None
+
+    def windows(
+        self,
+        loader: Iterable[Any],
+        *,
+        steps: Steps | None = None,
+        effective_batch_size: int | None = None,
+        tail: Tail = "keep",
+    ) -> Iterator[Window]:
+        """One pass over a loader, as windows. Each is read whole, and no further, before it is handed out.
+
+        Args:
+            loader: Yields micro-batches; sized or not.
+            steps: Micro-batches per window, or a callable that gives them for the update's index.
+            effective_batch_size: Samples per window instead: a window is full with the micro-batch that reaches it.
+            tail: What becomes of the micro-batches at the end that do not fill a window: ``"keep"`` makes a shorter
+                window of them, exact by its own weight, and nothing is left at the end of training; ``"drop"`` leaves
+                them out, so that they are never trained on; ``"carry"`` lets them begin the next pass's first window,
+                and at the end of training :attr:`num_carried` of them wait unused (make the last pass with ``"keep"``).
+
+        Raises:
+            UserError: An argument is missing, out of range, or the loader is not iterable.
+        """
+        if (steps is None) == (effective_batch_size is None):
+            raise UserError(f"give either steps= or effective_batch_size=, not {steps=} and {effective_batch_size=}")
+        if not isinstance(loader, Iterable):
+            raise UserError(f"the loader must be iterable, not {type(loader).__name__}")
+        next_filling = self._filling(steps, effective_batch_size)
+        check_tail(tail)
+        return self._pass_over(loader, next_filling, tail)
+
+    def update(self, batch: Any, loss_fn: Callable[[nn.Module, Any], Tensor], *, micro_batch_size: int) -> Window:
+        """One update from a whole effective batch, split to fit memory.
+
+        Args:
+            batch: Tensors that share a leading dimension of samples, in any nesting.
+            loss_fn: ``loss_fn(model, micro_batch)`` gives the mean loss of a micro-batch, a scalar.
+            micro_batch_size: Samples per micro-batch.
+
+        Returns:
+            The closed window.
+
+        Raises:
+            UserError: The batch cannot be split, or anything that :meth:`Window.backward` raises.
+
+        Example:
+            >>> import torch
+            >>> model = torch.nn.Linear(4, 1)
+            >>> accumulator = Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+            >>> update = accumulator.update(torch.randn(20, 4), lambda m, x: m(x).square().mean(), micro_batch_size=8)
+            >>> update.num_micro_batches, update.weight
+            (3, 20.0)
+        """
+        window = Window(self, split_batch(batch, micro_batch_size))
+        with window:
+            for micro_batch in window:
+                window.backward(loss_fn(self.model, micro_batch))
+        return window
+
+    def schedule(self, metric: float | Tensor) -> None:
+        """Advance a ``ReduceLROnPlateau`` by the metric that it watches, such as the validation loss.
+
+        Raises:
+            UserError: The scheduler is of another kind, or there is none.
+        """
+        schedule_on_metric(self.scheduler, metric)
+        self.ledger.append(
+            Schedule(
+                **self._place(), lr=float(learning_rate_of(self.optimizer)), scheduler=type(self.scheduler).__name__
+            )
+        )
+
+    @property
+    def num_carried(self) -> int:
+        """Micro-batches that wait for the next pass under ``tail="carry"``."""
+        return len(self._carried)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on, except the model's own ``state_dict``.
+
+        Counters, optimizer, scheduler, gradient scaler, and the micro-batches that wait under ``tail="carry"``.
+
+        Raises:
+            UserError: A window is open.
+        """
+        if self._open_window is not None:
+            raise UserError("state_dict() was called inside an open window: call it between windows")
+        return {
+            "version": STATE_VERSION,
+            "num_updates": self.num_updates,
+            "num_micro_batches": self.num_micro_batches,
+            "num_epochs": self._num_epochs,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scaler": self._precision.state_dict(),
+            "carried": list(self._carried),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken.
+
+        Raises:
+            UserError: It is not such a state, is of another version, or does not fit this accumulator.
+        """
+        if not isinstance(state, Mapping):
+            raise UserError(f"a state must be what state_dict() returned, not {type(state).__name__}")
+        missing = {"version", "num_updates", "num_micro_batches", "num_epochs", "optimizer", "scheduler"} - state.keys()
+        if missing:
+            raise UserError(f"this is no state of an Accumulator: it lacks {', '.join(sorted(missing))}")
+        if state["version"] != STATE_VERSION:
+            raise UserError(
+                f"the state has version {state['version']!r}; this Gradledger reads version {STATE_VERSION}"
+            )
+        if (state["scheduler"] is None) != (self.scheduler is None):
+            has = "no" if state["scheduler"] is None else "a"
+            raise UserError(f"the state has {has} scheduler, unlike this accumulator: make it as it was when saved")
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self._precision.load_state_dict(state.get("scaler"))
+        self.num_updates = state["num_updates"]
+        self.num_micro_batches = state["num_micro_batches"]
+        self._num_epochs = state["num_epochs"]
+        self._carried = list(state.get("carried", ()))
+
+    # What windows ask of their accumulator
+
+    def _begin(self, window: Window) -> None:
+        if self._open_window is not None:
+            raise UserError("another window of this accumulator is open: close it before the next one opens")
+        self._open_window = window
+
+    def _end(self, window: Window) -> None:
+        if self._open_window is window:
+            self._open_window = None
+        if len(self._seeds) > _MAX_SEEDS:
+            self._seeds.clear()
+
+    def _commit(self, window: Window, record: WindowRecord) -> None:
+        """Step, then count: an error before the step leaves every counter as it was."""
+        record.clip = self._policy.clip
+        record.has_scaler = self._precision.scaler is not None
+        if window.skip_reason is not None:
+            record.is_stepped = record.is_skipped = True
+        else:
+            apply_update(
+                self._account,
+                record,
+                policy=self._policy,
+                precision=self._precision,
+            )
+        self.num_micro_batches += window.num_micro_batches
+        try:
+            if not record.is_skipped:
+                self.num_updates += 1
+                advance(self.scheduler, record)
+        finally:
+            self.ledger.append_block(record)
+
+    # Passes over a loader
+
+    def _filling(self, steps: Steps | None, effective_batch_size: int | None) -> Callable[[], Filling]:
+        if steps is not None:
+            check_steps(steps, self.num_updates)
+            wanted = steps
+            return lambda: FixedSteps(check_steps(wanted, self.num_updates))
+        size = effective_batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UserError(f"effective_batch_size={size!r} must be a whole number of samples, at least 1")
+        return lambda: FixedSamples(size)
+
+    def _pass_over(self, loader: Iterable[Any], next_filling: Callable[[], Filling], tail: Tail) -> Iterator[Window]:
+        epoch = self._num_epochs
+        num_micro_batches = len(loader) if isinstance(loader, Sized) else None
+        self.ledger.append(EpochStart(**self._place(), epoch=epoch, num_micro_batches=num_micro_batches))
+        for micro_batches in group(loader, next_filling, tail, self._carried):
+            yield Window(self, micro_batches)
+        self._num_epochs += 1
+        self.ledger.append(EpochEnd(**self._place(), epoch=epoch))
+
+    def _place(self) -> dict[str, Any]:
+        """What an entry between windows carries."""
+        return {"account": self._account.name, "micro_batch": self.num_micro_batches, "update": self.num_updates}
+
+
+def _check_type(name: str, value: Any, kinds: type | tuple[type, ...]) -> None:
+    if not isinstance(value, kinds):
+        wanted = kinds.__name__ if isinstance(kinds, type) else " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"{name} must be a torch {wanted}, not {type(value).__name__}")

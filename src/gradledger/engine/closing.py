@@ -1,0 +1,161 @@
+"""The close of a window, in the one right order: normalise, unscale, check, clip, step, scaler update, schedule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from gradledger.engine.account import Account, scale_gradients, total_norm
+from gradledger.engine.precision import Precision
+from gradledger.engine.record import WindowRecord, read_losses
+from gradledger.errors import UserError
+
+NonFinite = Literal["raise", "skip-update", "drop-micro-batch"]
+"""What becomes of a window with a non-finite loss or gradient.
+
+``raise``: an error names the micro-batch and the window is void. ``skip-update``: the window is skipped and nothing
+changes. ``drop-micro-batch``: the micro-batch's gradient is left out and the others are re-normalised.
+"""
+
+
+class NonFiniteError(UserError):
+    """A loss or a gradient is not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingPolicy:
+    """What is done with a window's gradient before the step.
+
+    Args:
+        clip_norm: Bound on the gradient's total 2-norm.
+        clip_value: Bound on each of the gradient's values.
+        non_finite: What becomes of a window that is not finite.
+
+    Raises:
+        UserError: Both bounds are given, one is not a positive number, or the policy is unknown.
+    """
+
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    non_finite: NonFinite = "raise"
+
+    def __post_init__(self) -> None:
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise UserError(f"clip_norm={self.clip_norm} and clip_value={self.clip_value} are both given: choose one")
+        for name in ("clip_norm", "clip_value"):
+            bound = getattr(self, name)
+            is_number = isinstance(bound, int | float) and not isinstance(bound, bool)
+            if bound is not None and not (is_number and bound > 0):
+                raise UserError(f"{name}={bound!r} must be a positive number, or None for no clipping")
+        if self.non_finite not in get_args(NonFinite):
+            choices = ", ".join(map(repr, get_args(NonFinite)))
+            raise UserError(f"non_finite={self.non_finite!r}: choose one of {choices}")
+
+    @property
+    def clip(self) -> tuple[str, float] | None:
+        """How clipping is written down in the ledger."""
+        if self.clip_norm is not None:
+            return "norm", self.clip_norm
+        return None if self.clip_value is None else ("value", self.clip_value)
+
+
+def apply_update(
+    account: Account,
+    record: WindowRecord,
+    *,
+    policy: ClosingPolicy,
+    precision: Precision,
+) -> None:
+    """Turn the gradients of a window into one update, and write down in ``record`` what was done.
+
+    Args:
+        account: The account whose gradients are summed up and not yet normalised.
+        record: The window's record; its ``factor`` is the factor to normalise by, None for 1.
+        policy: Clipping and what becomes of non-finite gradients.
+        precision: The gradient scaler and the accumulation type.
+
+    Raises:
+        NonFiniteError: Under ``non_finite="raise"``.
+    """
+    gradients = account.gradients()
+    if record.factor is not None:
+        scale_gradients(gradients, record.factor)
+    scaler = precision.scaler
+    if scaler is not None:
+        scaler.unscale_(account.optimizer)
+    norm = total_norm(gradients)
+    record.norm = norm
+    if scaler is None and not math.isfinite(norm.item()):
+        if policy.non_finite == "raise":
+            raise non_finite_error(record)
+        record.is_skipped = True
+    else:
+        _clip(account, policy, norm)
+        _step(account, record, policy, precision)
+    record.is_stepped = True
+
+
+def advance(scheduler: LRScheduler | ReduceLROnPlateau | None, record: WindowRecord) -> None:
+    """Advance a scheduler by one update; a ReduceLROnPlateau waits for its metric."""
+    if scheduler is None or isinstance(scheduler, ReduceLROnPlateau):
+        return
+    scheduler.step()
+    record.scheduler = type(scheduler).__name__
+    record.learning_rate = learning_rate_of(scheduler.optimizer)
+
+
+def non_finite_error(record: WindowRecord) -> NonFiniteError:
+    """The error that names the first micro-batch whose loss is not finite, or says that only gradients are not."""
+    advice = "look at that micro-batch, or choose non_finite='skip-update' or 'drop-micro-batch'"
+    for term, loss in zip(record.terms, read_losses(record.losses), strict=True):
+        if not math.isfinite(loss) and term.coefficient != 0:
+            return NonFiniteError(f"the loss of micro-batch {term.position} of the window is {loss}: {advice}")
+    norm = math.nan if record.norm is None else float(record.norm)
+    return NonFiniteError(f"the window's gradient has the norm {norm} although all its losses are finite: {advice}")
+
+
+def _clip(account: Account, policy: ClosingPolicy, norm: Tensor) -> None:
+    if policy.clip_norm is not None:
+        clip_grads_with_norm_(account.parameters, policy.clip_norm, norm)
+    elif policy.clip_value is not None:
+        clip_grad_value_(account.parameters, policy.clip_value)
+
+
+def _step(account: Account, record: WindowRecord, policy: ClosingPolicy, precision: Precision) -> None:
+    precision.to_parameter_dtype(account.parameters)
+    account.is_stepping = True
+    num_steps_before = account.num_optimizer_steps
+    try:
+        if precision.scaler is None:
+            account.optimizer.step()
+        else:
+            precision.scaler.step(account.optimizer)
+            precision.update_scaler()
+    finally:
+        account.is_stepping = False
+    record.is_skipped = account.num_optimizer_steps == num_steps_before
+    if record.is_skipped and policy.non_finite == "raise" and not all(map(math.isfinite, read_losses(record.losses))):
+        raise non_finite_error(record)
+
+
+def schedule_on_metric(scheduler: Any, metric: float | Tensor) -> None:
+    """Advance a ReduceLROnPlateau by the metric that it watches.
+
+    Raises:
+        UserError: There is no such scheduler.
+    """
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        kind = "no scheduler" if scheduler is None else f"a {type(scheduler).__name__}, which advances with each update"
+        raise UserError(f"schedule(metric) is for ReduceLROnPlateau, but this accumulator has {kind}")
+    scheduler.step(metric)
+
+
+def learning_rate_of(optimizer: torch.optim.Optimizer) -> Any:
+    """The first parameter group's learning rate, a number or a tensor."""
+    return optimizer.param_groups[0]["lr"]

@@ -1,0 +1,300 @@
+"""A window: the micro-batches of one update, as a transaction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from gradledger.engine.batches import to_device
+from gradledger.engine.record import Term, WindowRecord, kept_loss, read_losses
+from gradledger.engine.shares import Shares
+from gradledger.errors import UserError
+from gradledger.ledger import Reduction
+
+if TYPE_CHECKING:
+    from gradledger.engine.accumulator import Accumulator
+
+_State = Literal["new", "open", "closed", "void"]
+
+
+class Window:
+    """The micro-batches of one update: all of them count, in one step, or none does.
+
+    Made by :meth:`Accumulator.windows` and :meth:`Accumulator.update`. Use it once, as
+    ``with window: for micro_batch in window: window.backward(loss)``. Leaving the block closes the window: the
+    gradient is unscaled and clipped, the optimizer and the scheduler step, gradients are dropped. An exception in the
+    block, or leaving it before the last micro-batch, makes the window void: nothing is stepped and no gradient is left.
+    """
+
+    __slots__ = (
+        "_accumulator",
+        "_autocast",
+        "_fence",
+        "_loss",
+        "_losses",
+        "_micro_batches",
+        "_plan",
+        "_position",
+        "_record",
+        "_seeds",
+        "_shares",
+        "_state",
+        "_terms",
+        "num_micro_batches",
+        "skip_reason",
+    )
+
+    def __init__(self, accumulator: Accumulator, micro_batches: list[Any]) -> None:
+        self._accumulator = accumulator
+        self._micro_batches = micro_batches
+        self._shares = Shares(accumulator._weights, micro_batches)
+        self._state: _State = "new"
+        self._position = -1
+        self._terms: list[Term] = []
+        self._losses: list[float | Tensor] = []
+        self._plan: list[tuple[Term, Tensor | None]] | None = None
+        self._loss: float | None = None
+        self.num_micro_batches = len(micro_batches)
+        self.skip_reason: str | None = None
+
+    # The transaction
+
+    def __enter__(self) -> Window:
+        if self._state != "new":
+            raise UserError(f"this window is {self._state}: a window is used once, take the next one")
+        accumulator = self._accumulator
+        accumulator._begin(self)
+        try:
+            account = accumulator._account
+            cleared = account.open()
+            self._fence = account.fence()
+            self._record = WindowRecord(
+                account.name, accumulator.num_micro_batches, accumulator.num_updates, self._terms, self._losses, cleared
+            )
+            precision = accumulator._precision
+            precision.prepare(account.parameters)
+            # A gradient scaler's factor is frozen while a window is open, so its seeds live as long as the window.
+            self._seeds: dict[Any, Tensor] = accumulator._seeds if precision.scaler is None else {}
+            self._autocast = precision.autocast()
+            if self._autocast is not None:
+                self._autocast.__enter__()
+        except BaseException:
+            accumulator._end(self)
+            raise
+        self._state = "open"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._autocast is not None:
+            self._autocast.__exit__(kind, error, trace)
+        try:
+            if kind is not None or self._position + 1 < self.num_micro_batches:
+                self._void()
+            else:
+                self._close()
+        except BaseException:
+            self._void()
+            raise
+        finally:
+            self._plan = None
+            self._micro_batches.clear()
+            self._accumulator._end(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._state == "new":
+            raise UserError(
+                "a window is iterated inside its own with block: write `with window: for micro_batch in window: ...`"
+            )
+        if self._state != "open":
+            raise UserError(f"this window is {self._state}: a window is used once, take the next one")
+        if self._position >= 0:
+            raise UserError("this window is being iterated already: each micro-batch is seen once, keep what you need")
+        return self._visit()
+
+    def _visit(self) -> Iterator[Any]:
+        device = self._accumulator._device
+        for position, micro_batch in enumerate(self._micro_batches):
+            self._position = position
+            yield micro_batch if device is None else to_device(micro_batch, device)
+
+    # Backward
+
+    def backward(
+        self,
+        loss: Tensor,
+        *,
+        weight: float | Tensor | None = None,
+        per: str | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        """Add the gradient of a loss to the window, by its share of the whole effective batch.
+
+        Args:
+            loss: A scalar: the mean (or sum) over the units of the current micro-batch.
+            weight: The units that the loss is over, where it is known only now. All backwards of a window say it, or
+                none does.
+            per: The unit, where a micro-batch has several terms with denominators of their own. ``"micro-batch"``
+                counts each micro-batch as 1; ``"window"`` adds the term as it is: call it once in the window.
+            reduction: Whether ``loss`` is the mean or the sum over its units.
+
+        Raises:
+            UserError: The window is not open or not being iterated, the loss is no scalar or needs no gradient, the
+                weights are mixed or not finite, or somebody else touched the gradients.
+        """
+        plan = self._plan
+        if plan is None or weight is not None or per is not None or reduction != "mean":
+            term, seed = self._term(loss, weight, per, reduction)
+        else:  # the usual loop: everything was counted by the window's first backward
+            term, seed = plan[self._position]
+        account = self._accumulator._account
+        account.check_untouched()
+        if seed is not None:
+            try:
+                self._add_gradient(loss, seed)
+            except RuntimeError:
+                _check_loss(loss)
+                raise
+            account.watch()
+        self._terms.append(term)
+        self._losses.append(kept_loss(loss))
+
+    def _term(
+        self, loss: Tensor, weight: float | Tensor | None, per: str | None, reduction: Reduction
+    ) -> tuple[Term, Tensor | None]:
+        """The loss's term and the gradient that its backward starts from (None: it contributes nothing)."""
+        if self._state != "open":
+            raise UserError(
+                f"window.backward was called outside the window, which is {self._state}: call it inside `with window:`"
+            )
+        if self._position < 0:
+            raise UserError(
+                "window.backward was called before the window's first micro-batch: iterate it, "
+                "`for micro_batch in window: ...`"
+            )
+        _check_loss(loss)
+        term = self._shares.share(self._position, self._terms, weight, per, reduction)
+        if self._plan is None and weight is None and per is None and reduction == "mean":
+            plain = [self._shares.share(p, (), None, None, "mean") for p in range(self.num_micro_batches)]
+            self._plan = [(each, self._seed(loss, each.coefficient)) for each in plain]
+        return term, self._seed(loss, term.coefficient)
+
+    def _seed(self, loss: Tensor, coefficient: float | Tensor) -> Tensor | None:
+        """The coefficient as the gradient that backward starts from: no operation is added to the graph."""
+        scaler = self._accumulator._precision.scaler
+        if isinstance(coefficient, Tensor):
+            seed = coefficient.to(loss.dtype).reshape(loss.shape)
+            return seed if scaler is None else scaler.scale(seed)
+        if coefficient == 0.0:
+            return None
+        key = (coefficient, loss.dtype, loss.device, loss.shape)
+        seed = self._seeds.get(key)  # type: ignore[assignment]  # None is made good below
+        if seed is None:
+            seed = torch.full(loss.shape, coefficient, dtype=loss.dtype, device=loss.device)
+            self._seeds[key] = seed = seed if scaler is None else scaler.scale(seed)
+        return seed
+
+    def _add_gradient(self, loss: Tensor, seed: Tensor) -> None:
+        if self._autocast is None:
+            torch.autograd.backward(loss, seed, inputs=self._fence)
+        else:
+            with torch.autocast(self._accumulator._precision.device_type, enabled=False):
+                torch.autograd.backward(loss, seed, inputs=self._fence)
+
+    # Closing
+
+    def _close(self) -> None:
+        if not self._terms:
+            raise UserError(
+                f"the window closes with {self.num_micro_batches} micro-batches and no backward: call "
+                "window.backward(loss) for each, or leave the window out"
+            )
+        accumulator, record = self._accumulator, self._record
+        account = accumulator._account
+        account.check_untouched(may_be_changed=True)
+        account.check_owned()
+        if self._plan is None or len(self._terms) != self.num_micro_batches:
+            record.factor = self._shares.closing_factor(self._terms)
+        if self._shares.is_weightless(self._terms):
+            self.skip_reason = "the total weight of the window is 0"
+        elif not account.gradients():
+            raise UserError(
+                "no parameter of the optimizer received a gradient in this window: the loss does not depend on them"
+            )
+        accumulator._commit(self, record)
+        if record.is_skipped and self.skip_reason is None:
+            self.skip_reason = "the gradient was not finite"
+        account.close()
+        self._state = "closed"
+
+    def _void(self) -> None:
+        if self._state in ("closed", "void"):
+            return
+        self._accumulator._account.close()
+        record = self._record
+        if record.is_stepped:  # the update was made; only what came after it failed
+            self._state = "closed"
+            return
+        self._state = "void"
+        record.is_void, record.is_skipped = True, False
+        self._accumulator.ledger.append_block(record)
+
+    # What it came to
+
+    @property
+    def loss(self) -> float:
+        """The loss of the effective batch: the weighted mean over its units, all terms added. Read lazily."""
+        if self._loss is not None:
+            return self._loss
+        if self._state == "new":
+            return math.nan
+        factor = self._record.factor if self._state == "closed" else self._shares.closing_factor(self._terms)
+        loss = (1.0 if factor is None else float(factor)) * math.fsum(
+            float(term.coefficient) * value
+            for term, value in zip(self._terms, read_losses(self._losses), strict=True)
+            if float(term.coefficient) != 0.0
+        )
+        if self._state == "closed":
+            self._loss = loss
+        return loss
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The gradient's total 2-norm before clipping; None where the window has not closed, or changed nothing."""
+        norm = self._record.norm if self._state == "closed" else None
+        return None if norm is None else float(norm)
+
+    @property
+    def weight(self) -> float:
+        """The total weight of the micro-batches that took part, in the accumulator's (first) unit."""
+        return self._shares.total(self._terms)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the window closed without an update; :attr:`skip_reason` says why."""
+        return self._state == "closed" and self._record.is_skipped
+
+    @property
+    def voided(self) -> bool:
+        """Whether the window was given up."""
+        return self._state == "void"
+
+    def __repr__(self) -> str:
+        return f"Window({self._state}, {self.num_micro_batches} micro-batches)"
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise UserError(f"window.backward takes a scalar loss, not {shape}: reduce it with .mean() or .sum() first")
+    if not loss.requires_grad:
+        raise UserError(
+            "the loss needs no gradient: it was computed under torch.no_grad(), detached, or from no parameter that "
+            "requires one"
+        )
