@@ -1,4 +1,4 @@
-"""Correct: adversarial training; the input's gradient makes the attack, the attack's weight gradients are zeroed before the real backward."""
+"""Correct: adversarial training, the attack by autograd.grad on the input alone, clean and attacked loss in one backward."""
 import torch
 from torch import nn
 
