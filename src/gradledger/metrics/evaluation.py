@@ -1,0 +1,173 @@
+"""One pass over a data set without gradients, that leaves no trace in the training around it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradledger.errors import UserError
+from gradledger.metrics.classification import ClassificationMetrics, classes_and_scores, classification_metrics
+from gradledger.metrics.language import LanguageMeter, LanguageMetrics
+from gradledger.metrics.regression import RegressionMetrics, regression_metrics
+
+Task = Literal["classification", "regression", "language-model"]
+Metrics = ClassificationMetrics | RegressionMetrics | LanguageMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A loss, and the metrics of the task.
+
+    Args:
+        loss: The weighted mean over the whole data set, not a mean of batch means.
+        metrics: What the task is measured by.
+    """
+
+    loss: float
+    metrics: Metrics
+
+    def as_record(self) -> dict[str, Any]:
+        """The loss and the metrics' fields in one flat mapping."""
+        return {"loss": self.loss, **asdict(self.metrics)}
+
+
+class _Meter(Protocol):
+    def add(self, outputs: Tensor, labels: Tensor) -> None: ...
+    def metrics(self) -> Metrics: ...
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Any, Tensor]],
+    loss_fn: Callable[[Any, Tensor], Tensor],
+    *,
+    task: Task,
+    num_classes: int | None = None,
+    weight: Callable[[Any], float | Tensor] | None = None,
+    device: torch.device | str = "cpu",
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Evaluation:
+    """Measure a model in evaluation mode, without gradients.
+
+    The mode of every module and the random states of torch, numpy and Python are as before afterwards, so a run
+    that evaluates trains exactly as one that does not.
+
+    Args:
+        model: The model; its outputs are logits, or values to regress.
+        batches: Pairs of inputs and labels.
+        loss_fn: ``loss_fn(outputs, labels)`` gives the mean loss of a batch.
+        task: What is measured.
+        num_classes: For classification.
+        weight: Units that a batch's loss is a mean over; None counts samples.
+        device: Where inputs and labels are moved.
+        autocast: Gives the context for the forward passes.
+
+    Raises:
+        UserError: There are no samples, or outputs and labels do not fit the task.
+
+    Example:
+        >>> model = nn.Linear(4, 3)
+        >>> batches = [(torch.randn(8, 4), torch.randint(3, (8,))) for _ in range(2)]
+        >>> measured = evaluate(model, batches, nn.functional.cross_entropy, task="classification", num_classes=3)
+        >>> measured.metrics.num_samples
+        16
+    """
+    meter = _meter(task, num_classes)
+    loss_sum = total_weight = 0.0
+    with _undisturbed(model, torch.device(device)), torch.no_grad():
+        for batch in batches:
+            inputs, labels = (_moved(part, device) for part in batch)
+            own_weight = float(len(labels) if weight is None else weight(batch))
+            with autocast():
+                outputs = model(inputs)
+                loss = loss_fn(outputs, labels)
+            if own_weight:
+                loss_sum += float(loss) * own_weight
+                total_weight += own_weight
+            meter.add(outputs, labels)
+    metrics = meter.metrics()
+    if total_weight == 0:
+        raise UserError("the total weight of the samples is 0: a loss over nothing has no mean")
+    return Evaluation(loss_sum / total_weight, metrics)
+
+
+class _ClassificationMeter:
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes = num_classes
+        self._labels: list[Tensor] = []
+        self._predictions: list[Tensor] = []
+        self._scores: list[Tensor] = []
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        predictions, scores = classes_and_scores(outputs)
+        self._labels.append(labels.reshape(-1).long().cpu())
+        self._predictions.append(predictions.cpu())
+        if scores is not None:
+            self._scores.append(scores.cpu())
+
+    def metrics(self) -> ClassificationMetrics:
+        return classification_metrics(
+            _joined(self._labels),
+            _joined(self._predictions),
+            num_classes=self._num_classes,
+            scores=_joined(self._scores) if self._scores else None,
+        )
+
+
+class _RegressionMeter:
+    def __init__(self) -> None:
+        self._targets: list[Tensor] = []
+        self._predictions: list[Tensor] = []
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        self._targets.append(labels.cpu())
+        self._predictions.append(outputs.cpu())
+
+    def metrics(self) -> RegressionMetrics:
+        return regression_metrics(_joined(self._targets), _joined(self._predictions))
+
+
+def _meter(task: Task, num_classes: int | None) -> _Meter:
+    if task == "classification":
+        if num_classes is None:
+            raise UserError("num_classes is None: classification needs the number of classes")
+        return _ClassificationMeter(num_classes)
+    return LanguageMeter() if task == "language-model" else _RegressionMeter()
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
+
+
+def _moved(part: Any, device: torch.device | str) -> Any:
+    if isinstance(part, Tensor):
+        return part.to(device, non_blocking=True)
+    if isinstance(part, dict):
+        return {key: _moved(value, device) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return type(part)(_moved(value, device) for value in part)
+    return part
+
+
+@contextmanager
+def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode; every module's own mode and all random states come back."""
+    modes = [(module, module.training) for module in model.modules()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    accelerators = [] if device.type == "cpu" else [torch.accelerator.current_device_index()]
+    with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
