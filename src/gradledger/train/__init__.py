@@ -1,0 +1,1 @@
+"""The reference training run behind ``gradledger train`` and ``gradledger compare``."""

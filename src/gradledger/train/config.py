@@ -1,0 +1,249 @@
+"""The configuration of a training run: what may be said, what is assumed, and what a mistake in it is told.
+
+Nothing here imports torch. What a name such as ``mlp`` stands for, and which arguments it takes, is in
+:mod:`gradledger.train.registry`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gradledger.errors import UserError
+from gradledger.train.names import nearest
+
+Tail = Literal["keep", "drop", "carry"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
+
+
+class Choice(BaseModel):
+    """A built-in's name or ``package.module:callable``, and the arguments to call it with.
+
+    Example:
+        >>> Choice.model_validate({"name": "sgd", "lr": 0.1}).arguments
+        {'lr': 0.1}
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+_CHOICE = "a name, or a mapping with a name and its arguments"
+
+
+class TrainConfig(BaseModel):
+    """One training run. Every field has a default: the digits, 16 samples × 4 micro-batches to an update.
+
+    ``steps`` counts the micro-batches of a window; ``effective_batch_size`` says the same in samples.
+
+    Example:
+        >>> TrainConfig().effective_num_samples
+        64
+        >>> TrainConfig(micro_batch_size=8, effective_batch_size=64).steps
+        8
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: str | None = Field(None, description="text without a path separator")
+    output: str = Field("runs", description="text, the directory to make run directories in")
+    data: Choice = Field(Choice(name="digits"), description=_CHOICE)
+    model: Choice = Field(Choice(name="auto"), description=_CHOICE)
+    loss: Choice = Field(Choice(name="auto"), description=_CHOICE)
+    optimizer: Choice = Field(Choice(name="auto"), description=_CHOICE)
+    scheduler: Choice = Field(Choice(name="none"), description=_CHOICE)
+    micro_batch_size: int = Field(16, ge=1, description="a whole number of at least 1")
+    steps: int | None = Field(None, ge=1, description="a whole number of at least 1")
+    effective_batch_size: int | None = Field(None, ge=1, description="a whole multiple of micro_batch_size")
+    tail: Tail = Field("keep", description=f"one of {', '.join(get_args(Tail))}")
+    clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0, or null")
+    clip_value: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0, or null")
+    precision: Precision = Field("32-true", description=f"one of {', '.join(get_args(Precision))}")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    epochs: int = Field(20, ge=1, description="a whole number of at least 1")
+    seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
+
+    @field_validator("data", "model", "loss", "optimizer", "scheduler", mode="before")
+    @classmethod
+    def _as_choice(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and "name" not in value:
+            return {"name": cls.model_fields[info.field_name].default.name, **value}
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _is_file_name(cls, value: str | None) -> str | None:
+        if value is not None and (value in ("", ".", "..") or re.search(r"[/\\\0]", value)):
+            raise ValueError("not a file name")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError("not a device")
+        return value
+
+    @model_validator(mode="after")
+    def _settle_window(self) -> Self:
+        size, samples = self.micro_batch_size, self.effective_batch_size
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise ValueError(f"clip_norm ({self.clip_norm}) and clip_value ({self.clip_value}) exclude each other")
+        if samples is None:
+            object.__setattr__(self, "steps", self.steps or 4)
+        elif self.steps is not None:
+            raise ValueError(f"steps ({self.steps}) and effective_batch_size ({samples}) say the same twice: give one")
+        elif samples % size:
+            raise ValueError(
+                f"effective_batch_size ({samples}) is not a multiple of micro_batch_size ({size}): "
+                f"choose {max(samples // size, 1) * size} or {(samples // size + 1) * size}"
+            )
+        else:
+            object.__setattr__(self, "steps", samples // size)
+            object.__setattr__(self, "effective_batch_size", None)
+        return self
+
+    @property
+    def num_micro_batches_per_window(self) -> int:
+        """Micro-batches of a full window."""
+        assert self.steps is not None
+        return self.steps
+
+    @property
+    def effective_num_samples(self) -> int:
+        """Samples of a full window."""
+        return self.micro_batch_size * self.num_micro_batches_per_window
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: A YAML file. None: every default.
+        overrides: ``key=value`` texts that go over the file, such as ``"optimizer.lr=0.05"``.
+
+    Raises:
+        UserError: The file cannot be read, or a key or value is wrong; the message names it and the nearest valid one.
+
+    Example:
+        >>> load_config(overrides=["epochs=3", "optimizer.lr=1e-2"]).optimizer.arguments
+        {'lr': 0.01}
+    """
+    source = "the configuration" if path is None else str(path)
+    record = {} if path is None else _read_yaml(Path(path))
+    for override in overrides:
+        _apply_override(record, override)
+    return validate_config(record, source=source)
+
+
+def validate_config(record: Mapping[str, Any], *, source: str = "the configuration") -> TrainConfig:
+    """A checked configuration from plain values; ``source`` is what a message calls it.
+
+    Raises:
+        UserError: A key or value is wrong.
+    """
+    try:
+        return TrainConfig.model_validate(dict(record))
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which ``1e-3`` is a number, as everybody means it, and a key given twice is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for index, key in enumerate(keys) if key in keys[:index]]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        record = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text: {error}") from None
+    if record is None:
+        return {}
+    if not isinstance(record, dict):
+        raise UserError(f"{path} holds {type(record).__name__} {record!r}: it must hold 'key: value' lines")
+    return record
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+
+
+_SAME_WINDOW = {"steps": "effective_batch_size", "effective_batch_size": "steps"}
+"""Two ways of saying one thing: an override of one replaces the other."""
+
+
+def _apply_override(record: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {override!r} has no key and value: write --set key=value, such as --set epochs=5")
+    value = _parse_yaml(text, f"--set {override!r}") if text.strip() else None
+    head, *rest = key.strip().split(".")
+    if not rest:
+        record.pop(_SAME_WINDOW.get(head, ""), None)
+        record[head] = value
+        return
+    choice = _choice_record(record, head, override)
+    if rest == ["name"] and choice.get("name") != value:
+        choice.clear()  # the arguments belonged to the other name
+    for part in rest[:-1]:
+        choice = choice.setdefault(part, {})
+    choice[rest[-1]] = value
+
+
+def _choice_record(record: dict[str, Any], key: str, override: str) -> dict[str, Any]:
+    """The mapping that ``key.argument`` goes into."""
+    field = TrainConfig.model_fields.get(key)
+    if field is not None and not isinstance(field.default, Choice):
+        raise UserError(f"--set {override!r}: {key!r} has no parts; write --set {key}=value")
+    value = record.get(key)
+    record[key] = dict(value) if isinstance(value, Mapping) else {} if value is None else {"name": value}
+    nested: dict[str, Any] = record[key]
+    return nested
+
+
+def _explain(detail: Any) -> str:
+    keys, value = [str(part) for part in detail["loc"]], detail["input"]
+    key = ".".join(keys)
+    if detail["type"] == "extra_forbidden":
+        valid = list(TrainConfig.model_fields)
+        return f"unknown key {key!r} (value {value!r}): {nearest(key, valid)}; the keys are {', '.join(valid)}"
+    if not keys:
+        return str(detail["msg"]).removeprefix("Value error, ")
+    if keys[1:] == ["name"]:
+        return (
+            f"{key} is {value!r}: it must be text, such as {keys[0]}: {TrainConfig.model_fields[keys[0]].default.name}"
+        )
+    message = f"{key} is {value!r}: it must be {TrainConfig.model_fields[keys[0]].description}"
+    if detail["type"] == "literal_error" and isinstance(value, str):
+        message += f"; {nearest(value, get_args(TrainConfig.model_fields[keys[0]].annotation))}"
+    return message

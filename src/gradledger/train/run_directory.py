@@ -1,0 +1,108 @@
+"""The run directory: ``config.yaml``, ``ledger.jsonl``, ``metrics.jsonl`` and ``checkpoints/`` of one run.
+
+``metrics.jsonl`` holds one JSON object a line, of three kinds, with numbers that are not finite as null:
+
+- ``update``: ``update`` and ``epoch`` (both from 1), ``loss``, ``grad_norm``, ``lr``, ``num_samples``,
+  ``num_micro_batches``, ``seconds`` (since training began) and ``skipped``.
+- ``evaluation``: ``update``, ``epoch``, ``split``, ``num_samples``, ``loss`` and the metrics of the task.
+- ``summary``: once, at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gradledger.errors import UserError
+from gradledger.ledger import Entry, entry_to_json, write_header
+
+
+class RunDirectory:
+    """An open run directory; lines are appended and reach the disk with each call.
+
+    Args:
+        path: A directory that does not exist yet, or an empty one.
+
+    Raises:
+        UserError: The directory holds a run already, or cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise UserError(f"{self.path} is not empty: choose another name, or remove it first")
+            self._ledger = (self.path / "ledger.jsonl").open("x", encoding="utf-8")
+            self._metrics = (self.path / "metrics.jsonl").open("x", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be made: {error.strerror}") from None
+        write_header(self._ledger)
+
+    @classmethod
+    def create(cls, root: str | os.PathLike[str], name: str | None, *, stem: str) -> RunDirectory:
+        """Open ``root/name``, or the first free one of ``root/stem-1``, ``root/stem-2`` where there is no name."""
+        if name is not None:
+            return cls(Path(root) / name)
+        for number in count(1):
+            path = Path(root) / f"{stem}-{number}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if path.parent.is_dir():
+                    continue
+                raise UserError(f"{path.parent} is a file: choose another output directory") from None
+            except OSError as error:
+                raise UserError(f"{path} cannot be made: {error.strerror}") from None
+            return cls(path)
+        raise AssertionError("unreachable")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory for weights, made when first asked for."""
+        path = self.path / "checkpoints"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write ``config.yaml``, keys in the order given."""
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        (self.path / "config.yaml").write_text(text, encoding="utf-8")
+
+    def append_entries(self, entries: Iterable[Entry]) -> None:
+        """Append to the ledger."""
+        self._ledger.writelines(entry_to_json(entry) + "\n" for entry in entries)
+        self._ledger.flush()
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Append one line to the metrics."""
+        self._metrics.write(json.dumps(finite_or_null(record), allow_nan=False) + "\n")
+        self._metrics.flush()
+
+    def close(self) -> None:
+        """Close the files; the directory stays."""
+        self._ledger.close()
+        self._metrics.close()
+
+
+def finite_or_null(value: Any) -> Any:
+    """The value as JSON can hold it: NaN and infinities become None, tuples lists.
+
+    Example:
+        >>> finite_or_null({"loss": float("nan"), "recall": (0.5, 1.0)})
+        {'loss': None, 'recall': [0.5, 1.0]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(item) for item in value]
+    return value
