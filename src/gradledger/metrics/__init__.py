@@ -5,6 +5,7 @@ from gradledger.metrics.classification import classification_metrics as classifi
 from gradledger.metrics.evaluation import Evaluation as Evaluation
 from gradledger.metrics.evaluation import Task as Task
 from gradledger.metrics.evaluation import evaluate as evaluate
+from gradledger.metrics.evaluation import import_torchmetrics as import_torchmetrics
 from gradledger.metrics.language import LanguageMetrics as LanguageMetrics
 from gradledger.metrics.regression import RegressionMetrics as RegressionMetrics
 from gradledger.metrics.regression import regression_metrics as regression_metrics

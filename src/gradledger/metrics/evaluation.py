@@ -38,6 +38,13 @@ class Evaluation:
         return {"loss": self.loss, **asdict(self.metrics)}
 
 
+def import_torchmetrics() -> None:
+    """Load what :func:`evaluate` otherwise loads when it is first called, which takes a second."""
+    import torchmetrics.functional.classification
+    import torchmetrics.functional.regression
+    import torchmetrics.text  # noqa: F401
+
+
 class _Meter(Protocol):
     def add(self, outputs: Tensor, labels: Tensor) -> None: ...
     def metrics(self) -> Metrics: ...

@@ -18,6 +18,7 @@ from gradledger.errors import UserError
 from gradledger.train.names import nearest
 
 Tail = Literal["keep", "drop", "carry"]
+NonFinite = Literal["raise", "skip-update", "drop-micro-batch"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
 
 
@@ -70,6 +71,7 @@ class TrainConfig(BaseModel):
     clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0, or null")
     clip_value: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0, or null")
     precision: Precision = Field("32-true", description=f"one of {', '.join(get_args(Precision))}")
+    non_finite: NonFinite = Field("raise", description=f"one of {', '.join(get_args(NonFinite))}")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     epochs: int = Field(20, ge=1, description="a whole number of at least 1")
     seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")

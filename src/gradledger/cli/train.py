@@ -1,0 +1,69 @@
+"""``gradledger train``: the reference training run."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+INTERRUPTED_STATUS = 130
+FAILED_STATUS = 1
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A YAML file. Left out: the built-in digits, 16 × 4 = 64.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Goes over the file, such as optimizer.lr=0.1."),
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print the whole ledger, a micro-batch a line.")] = False,
+) -> None:
+    """Train a model with gradient accumulation, and show what happened to its gradients."""
+    try:
+        with working_directory_importable():
+            status = _train(config, overrides or [], table)
+    except KeyboardInterrupt:  # before training began: there is nothing to save
+        status = INTERRUPTED_STATUS
+    raise typer.Exit(status)
+
+
+def _train(path: Path | None, overrides: list[str], table: bool) -> int:
+    from gradledger.train.config import load_config
+
+    checked = load_config(path, overrides)  # before torch is imported: a mistake is told at once
+    from rich.console import Console
+
+    from gradledger.engine import NonFiniteError
+    from gradledger.train import Run, RunDirectory, RunFiles, prepare
+    from gradledger.train.terminal import TerminalView, print_results
+
+    setup = prepare(checked)
+    directory = RunDirectory.create(checked.output, checked.name, stem=checked.data.name.replace(":", "-"))
+    console = Console()
+    run = Run(setup, [RunFiles(directory, setup.model), TerminalView(console, table=table)])
+    try:
+        summary = run.train()
+    except NonFiniteError as error:
+        typer.echo(f"gradledger: training failed: {error}\nWhat was learnt before is in {directory.path}", err=True)
+        return FAILED_STATUS
+    print_results(console, summary, run.evaluations, setup.config, str(directory.path))
+    if summary.exit == "interrupted":
+        typer.echo("Interrupted: the open window was voided, what was learnt before it is saved.", err=True)
+        return INTERRUPTED_STATUS
+    return 0
+
+
+@contextmanager
+def working_directory_importable() -> Iterator[None]:
+    """``package.module:callable`` finds the user's modules here, as under ``python -m``."""
+    directory = str(Path.cwd())
+    sys.path.insert(0, directory)
+    try:
+        yield
+    finally:
+        if directory in sys.path:
+            sys.path.remove(directory)

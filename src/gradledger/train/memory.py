@@ -1,0 +1,80 @@
+"""Peak memory of a part of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, after every operation.
+
+    Args:
+        tensors: Those that are alive already.
+    """
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._see(tensors)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self._see([leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
+        return result
+
+    def _see(self, tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            self._alive[reference.cdata] = (reference, storage.nbytes())
+        expired = [key for key, (reference, _) in self._alive.items() if reference.expired()]  # type: ignore[no-untyped-call]
+        for key in expired:
+            del self._alive[key]
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+
+
+class PeakMemory:
+    """The peak memory of a run: an accelerator's allocator knows it; on a CPU the first windows are measured.
+
+    Args:
+        model: The model that is trained.
+        device: Where it is.
+    """
+
+    NUM_WINDOWS = 2
+    """The second window is the first one to run with the optimizer's state in place."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._device = device
+        self._num_left = self.NUM_WINDOWS if device.type == "cpu" else 0
+        self._tensors = [*model.parameters(), *model.buffers()]
+        self._live: LiveBytes | None = None
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    @contextmanager
+    def window(self) -> Iterator[None]:
+        """Measures the window inside, where it is one of the first on a CPU."""
+        if self._num_left == 0:
+            yield
+            return
+        self._num_left -= 1
+        if self._live is None:
+            self._live = LiveBytes(self._tensors)
+        with self._live:
+            yield
+
+    def peak_bytes(self) -> int | None:
+        """The peak so far; None where nothing was measured."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return None if self._live is None else self._live.peak

@@ -1,0 +1,159 @@
+"""One pass over the data, with the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+from gradledger.engine import Accumulator
+from gradledger.ledger import Ledger
+from gradledger.train.config import Tail
+from gradledger.train.interrupts import Interrupts
+from gradledger.train.memory import PeakMemory
+from gradledger.train.setup import Setup
+
+
+class ClosedWindow(Protocol):
+    """What is read of a window that has closed."""
+
+    @property
+    def loss(self) -> float:
+        """The loss of the effective batch."""
+        ...
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Before clipping."""
+        ...
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Those of the window."""
+        ...
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it closed without an update."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A closed window, not yet read, with what only the loop knows of it."""
+
+    window: ClosedWindow
+    update: int
+    lr: float
+    num_samples: int
+    seconds: float
+
+
+class Clock:
+    """Adds up where the time goes."""
+
+    def __init__(self) -> None:
+        self.start()
+        self.seconds = {"data": 0.0, "forward_backward": 0.0, "step": 0.0}
+
+    def start(self) -> None:
+        """Let :attr:`total` begin at 0."""
+        self._started = perf_counter()
+
+    @property
+    def total(self) -> float:
+        """Seconds since the start."""
+        return perf_counter() - self._started
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Adds the time inside to a part."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += perf_counter() - started
+
+
+class Passes(Protocol):
+    """Trains, a pass over the data at a time, and keeps a ledger."""
+
+    ledger: Ledger
+
+    @property
+    def num_updates(self) -> int:
+        """Updates made so far."""
+        ...
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches seen so far."""
+        ...
+
+    def one_pass(self, *, tail: Tail) -> Iterator[Update]:
+        """Train on each sample once; yields as windows close."""
+        ...
+
+    def schedule(self, validation_loss: float) -> None:
+        """The validation loss is known."""
+        ...
+
+
+class EnginePasses:
+    """Passes through :class:`gradledger.Accumulator`."""
+
+    def __init__(self, setup: Setup, clock: Clock, memory: PeakMemory, interrupts: Interrupts) -> None:
+        config = setup.config
+        self._setup, self._clock, self._memory, self._interrupts = setup, clock, memory, interrupts
+        self._accumulator = Accumulator(
+            setup.model,
+            setup.optimizer,
+            scheduler=setup.scheduler,
+            clip_norm=config.clip_norm,
+            clip_value=config.clip_value,
+            precision=config.precision,
+            weight=setup.weight,
+            device=setup.device,
+            non_finite=config.non_finite,
+        )
+        self.ledger = self._accumulator.ledger
+
+    @property
+    def num_updates(self) -> int:
+        """Updates made so far."""
+        return self._accumulator.num_updates
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches seen so far."""
+        return self._accumulator.num_micro_batches
+
+    def one_pass(self, *, tail: Tail) -> Iterator[Update]:
+        """Train on each sample once; yields as windows close."""
+        setup, clock = self._setup, self._clock
+        steps = setup.config.num_micro_batches_per_window
+        windows = self._accumulator.windows(setup.loader, steps=steps, tail=tail)
+        while True:
+            with clock.measure("data"):
+                window = next(windows, None)
+            if window is None:
+                return
+            lr, num_samples = float(setup.optimizer.param_groups[0]["lr"]), 0
+            with self._memory.window():
+                started = perf_counter()
+                with window:
+                    for inputs, labels in window:
+                        self._interrupts.check()
+                        window.backward(setup.loss(setup.model(inputs), labels))
+                        num_samples += len(labels)
+                    closing = perf_counter()
+                clock.seconds["step"] += perf_counter() - closing
+                clock.seconds["forward_backward"] += closing - started
+            yield Update(window, self.num_updates, lr, num_samples, clock.total)
+
+    def schedule(self, validation_loss: float) -> None:
+        """Tell a scheduler that waits for the validation loss."""
+        if self._setup.config.scheduler.name == "plateau":
+            self._accumulator.schedule(validation_loss)
