@@ -5,7 +5,9 @@ Import it from any test as ``from loops.corpus import ...``; README.md beside it
 
 from __future__ import annotations
 
+import ast
 import io
+import os
 import re
 import runpy
 import sys
@@ -64,6 +66,26 @@ def markers(path: Path) -> Iterator[tuple[int, str | None, list[str]]]:
             yield token.start[0], marker["tool"], marker["slugs"].split(", ")
 
 
+def docstring(path: Path) -> str:
+    """The first line of a script, which says what it shows.
+
+    Raises:
+        SyntaxError: The script does not parse.
+    """
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The top-level names of the modules that a script imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
 def run(path: Path) -> list[torch.Tensor]:
     """Run a script as ``__main__`` in this process and return copies of the weights that it leaves.
 
@@ -89,12 +111,14 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @contextmanager
 def _fresh_process_state() -> Iterator[None]:
-    argv, rng_state = sys.argv, torch.get_rng_state()
+    argv, environment, rng_state = sys.argv, os.environ.copy(), torch.get_rng_state()
     sys.argv = ["loop.py"]
     try:
         yield
     finally:
         sys.argv = argv
+        os.environ.clear()
+        os.environ.update(environment)
         torch.set_rng_state(rng_state)
         if accelerate_state := sys.modules.get("accelerate.state"):
             accelerate_state.AcceleratorState._reset_state(reset_partial_state=True)
