@@ -1,0 +1,100 @@
+"""Means over unlike numbers of units are weighted alike.
+
+A micro-batch with 40 tokens and one with 400 each count a quarter of the window, so a token of the first weighs ten
+times as much as a token of the second. The large batch would weigh all tokens alike. The same holds for samples where
+the last micro-batch is short. This was the gradient accumulation bug of 2024, and it still comes back.
+
+Differences below one percent are left alone.
+
+Source: unsloth.ai/blog/gradient, huggingface/transformers PR#34191, ml-explore/mlx-lm PR#1544.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from gradledger.ledger import Backward, Window, balance_of
+from gradledger.rules._books import Books, Series, num_micro_batches, strip
+from gradledger.rules._registry import Cause
+
+CODE = "GL203"
+SEVERITY = "error"
+FIX = (
+    "Weight each mean by its share of the window: multiply by its tokens (or samples) and divide by those of the "
+    "whole window, or add up sums and divide once."
+)
+
+
+_TOLERANCE = 0.01
+
+
+def check(books: Books) -> Iterator[Cause]:
+    """A window whose losses count alike although their weights differ."""
+    for series in books.series:
+        for window in series.closed:
+            if num_micro_batches(window) > 1 and _is_mean_of_means(window):
+                yield _cause(series, window)
+
+
+def _is_mean_of_means(window: Window) -> bool:
+    balance = balance_of(window, tolerance=_TOLERANCE)
+    backwards = window.consumed
+    if balance.verdict != "uneven" or any(backward.reduction != "mean" for backward in backwards):
+        return False
+    for line in {backward.location for backward in backwards}:
+        own = [backward for backward in backwards if backward.location == line]
+        if not all(math.isclose(b.scale or 0.0, own[0].scale or 0.0, rel_tol=1e-3) for b in own):
+            return False
+    return True
+
+
+def _cause(series: Series, window: Window) -> Cause:
+    heaviest = max(window.consumed, key=_weight)
+    lightest = min(window.consumed, key=_weight)
+    return Cause(
+        location=lightest.location,
+        message=f"Means over {_weight(lightest):g} and over {_weight(heaviest):g} {lightest.unit} count the same in "
+        f"one window: each of the few weighs {_weight(heaviest) / _weight(lightest):.2f} times as much.",
+        update=lightest.update,
+        account=series.account,
+        evidence=(
+            strip(window.entries, lightest),
+            f"{lightest.unit} per backward: {', '.join(f'{_weight(b):g}' for b in window.consumed[:12])}",
+        ),
+    )
+
+
+def _weight(backward: Backward) -> float:
+    return backward.weight or 0.0
+
+
+BAD = """
+import torch
+
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 3)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+micro_batches = [(torch.randn(n, 4), torch.randint(0, 3, (n,))) for n in (8, 2, 8, 2)]
+for epoch in range(3):
+    for x, y in micro_batches:
+        loss = torch.nn.functional.cross_entropy(model(x), y) / 4
+        loss.backward()  # expect[audit]: mean-of-means
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+
+GOOD = """
+import torch
+
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 3)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+micro_batches = [(torch.randn(n, 4), torch.randint(0, 3, (n,))) for n in (8, 2, 8, 2)]
+for epoch in range(3):
+    for x, y in micro_batches:
+        loss = torch.nn.functional.cross_entropy(model(x), y, reduction="sum") / 20
+        loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
