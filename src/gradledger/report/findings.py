@@ -1,0 +1,109 @@
+"""Findings as a report shows them: the record that every tool writes, with the lines of source around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradledger.errors import UserError
+
+SEVERITIES = ("error", "warning", "info")
+_CONTEXT_LINES = 2
+_MAX_LINE_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """One line of an excerpt; ``flagged`` where the finding points at it."""
+
+    number: int
+    text: str
+    flagged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A finding, ready to be drawn.
+
+    Args:
+        rule: The slug of its rule.
+        code: The rule's code.
+        severity: ``error``, ``warning`` or ``info``.
+        message: What is wrong, with the numbers.
+        fix: What to change.
+        place: ``file:line``, empty where no line is known.
+        times: How often it happened.
+        first_update: The update that it was first seen in.
+        run: The run that it is about; empty for a file of findings.
+        source: The lines around the place, where the file can still be read.
+    """
+
+    rule: str
+    code: str
+    severity: str
+    message: str
+    fix: str = ""
+    place: str = ""
+    times: int = 1
+    first_update: int | None = None
+    run: str = ""
+    source: tuple[SourceLine, ...] = ()
+
+
+def shown(record: Mapping[str, Any], run: str = "") -> Shown:
+    """Make a finding's JSON record ready to be drawn."""
+    location = record.get("location") or {}
+    file, line = location.get("file"), location.get("line")
+    severity = record.get("severity")
+    return Shown(
+        rule=str(record.get("rule", "")),
+        code=str(record.get("code", "")),
+        severity=severity if severity in SEVERITIES else "info",
+        message=str(record.get("message", "")),
+        fix=str(record.get("fix") or ""),
+        place=f"{file}:{line}" if file and line else str(file or ""),
+        times=int(record.get("count") or 1),
+        first_update=record.get("first_update"),
+        run=run,
+        source=_excerpt(str(file), line) if file and isinstance(line, int) else (),
+    )
+
+
+def by_severity(findings: Sequence[Shown]) -> list[Shown]:
+    """Errors first, then warnings, then what is only worth knowing."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def read_findings(path: Path) -> Mapping[str, Any]:
+    """Read the JSON that ``audit``, ``lint``, ``verify`` or ``plan`` wrote.
+
+    Raises:
+        UserError: The file is not such JSON.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}. Write it with `--format json --output {path}`") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    findings = record.get("findings") if isinstance(record, dict) else None
+    if not isinstance(findings, list) or not all(isinstance(finding, dict) for finding in findings):
+        raise UserError(
+            f'{path} holds no findings: it must be {{"version": 1, "findings": […]}}, as `gradledger audit --format json` '
+            "prints it"
+        )
+    return dict(record)
+
+
+def _excerpt(file: str, line: int) -> tuple[SourceLine, ...]:
+    try:
+        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    except (OSError, ValueError):
+        return ()
+    if not 1 <= line <= len(lines):
+        return ()
+    first, last = max(1, line - _CONTEXT_LINES), min(len(lines), line + _CONTEXT_LINES)
+    return tuple(SourceLine(n, lines[n - 1][:_MAX_LINE_LENGTH], n == line) for n in range(first, last + 1))

@@ -1,0 +1,173 @@
+"""The content of a report, in the order it is read; the HTML, Markdown and JSON forms all come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gradledger.ledger import EpochEnd, EpochStart, Evaluate, Metric, to_text
+from gradledger.report.charts import Chart, charts_of, ends_of
+from gradledger.report.facts import (
+    Confusion,
+    Fact,
+    Share,
+    arithmetic,
+    confusion_of,
+    effective_batch,
+    environment,
+    key_facts,
+    last_evaluation,
+    time_split,
+)
+from gradledger.report.findings import Shown, by_severity, read_findings, shown
+from gradledger.report.health import findings_of
+from gradledger.report.picture import Track, tracks_of
+from gradledger.report.runs import Run, read_compare, read_runs
+from gradledger.report.verdict import Verdict, verdict_of, verdict_of_findings
+from gradledger.report.wording import duration, number, percent, size
+
+
+@dataclass(frozen=True, slots=True)
+class RunPart:
+    """What a report shows of one run beside the charts."""
+
+    name: str
+    facts: tuple[Fact, ...]
+    arithmetic: tuple[str, ...]
+    tracks: tuple[Track, ...]
+    confusion: Confusion | None
+    time_split: tuple[Share, ...]
+    environment: tuple[tuple[str, str], ...]
+    config_text: str
+    ledger_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Runs side by side: a column name each, a row a run."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole report.
+
+    Args:
+        title: The name of the run, of the comparison, or of the file of findings.
+        verdict: The headline.
+        findings: Errors first.
+        runs: One part a run.
+        charts: Shared by all runs.
+        comparison: Only where there are several runs.
+        details: Names and values that a file of findings brings along.
+        is_live: A run goes on: the page asks for its newer self.
+    """
+
+    title: str
+    verdict: Verdict
+    findings: tuple[Shown, ...] = ()
+    runs: tuple[RunPart, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    comparison: Comparison | None = None
+    details: tuple[tuple[str, str], ...] = field(default=())
+    is_live: bool = False
+
+
+def page_of(paths: Sequence[Path]) -> Page:
+    """Read what the paths hold: run directories, a directory of them, or one JSON file of findings.
+
+    Raises:
+        UserError: A path holds nothing that a report can be made from.
+    """
+    if len(paths) == 1 and paths[0].is_file():
+        return page_of_findings(paths[0])
+    compared = read_compare(paths[0]) if len(paths) == 1 else None
+    title = paths[0].resolve().name if len(paths) == 1 else " · ".join(path.resolve().name for path in paths)
+    return page_of_runs(read_runs(paths), title=title, compared=compared)
+
+
+def page_of_runs(runs: Sequence[Run], *, title: str, compared: Mapping[str, Any] | None = None) -> Page:
+    """The report of one run or of several."""
+    findings = by_severity([finding for run in runs for finding in findings_of(run, name_it=len(runs) > 1)])
+    return Page(
+        title=title,
+        verdict=verdict_of(runs, findings, compared),
+        findings=tuple(findings),
+        runs=tuple(_part(run) for run in runs),
+        charts=tuple(charts_of(runs)),
+        comparison=_comparison(runs) if len(runs) > 1 else None,
+        is_live=any(run.is_live for run in runs),
+    )
+
+
+def page_of_findings(path: Path) -> Page:
+    """The report of a file that ``audit``, ``lint``, ``verify`` or ``plan`` wrote."""
+    record = read_findings(path)
+    findings = by_severity([shown(finding) for finding in record["findings"]])
+    extra = {name: value for name, value in record.items() if name not in ("version", "findings")}
+    details = tuple((name, _as_text(value)) for name, value in _flat(extra))
+    return Page(path.name, verdict_of_findings(findings), tuple(findings), details=details)
+
+
+def _part(run: Run) -> RunPart:
+    tracks = tracks_of(run.ledger)
+    return RunPart(
+        name=run.name,
+        facts=tuple(key_facts(run)),
+        arithmetic=tuple(arithmetic(run)),
+        tracks=tuple(tracks),
+        confusion=confusion_of(run),
+        time_split=tuple(time_split(run)),
+        environment=tuple(environment(run)),
+        config_text=run.config_text,
+        ledger_text=_first_windows(run) if tracks else "",
+    )
+
+
+def _first_windows(run: Run, num_windows: int = 2) -> str:
+    """The letters of the first windows, as the ledger's own text form writes them, without the marks of epochs."""
+    entries = (entry for window in run.ledger.windows()[:num_windows] for entry in window.entries)
+    return to_text(entry for entry in entries if not isinstance(entry, EpochStart | EpochEnd | Evaluate | Metric))
+
+
+def _comparison(runs: Sequence[Run]) -> Comparison:
+    rows = [_row(run) for run in runs]
+    columns = [name for name in rows[0] if any(row[name] != "–" for row in rows)]
+    return Comparison(("run", *columns), tuple((run.name, *(row[name] for name in columns)) for run, row in zip(runs, rows, strict=True)))
+
+
+def _row(run: Run) -> dict[str, str]:
+    evaluation, batch = last_evaluation(run), effective_batch(run)
+    recalls = [recall for recall in evaluation.get("recall") or () if recall is not None]
+    return {
+        "effective batch": number(batch.get("samples")),
+        "updates": number(run.summary.get("num_updates") or len(run.updates)),
+        "training loss": number(ends_of(run.column("loss"))[1], 4),
+        "validation loss": number(evaluation.get("loss"), 4),
+        "accuracy": percent(evaluation.get("accuracy")),
+        "lowest recall": percent(min(recalls) if recalls else None),
+        "perplexity": number(evaluation.get("perplexity")),
+        "R²": number(evaluation.get("r2")),
+        "time": duration((run.summary.get("seconds") or {}).get("total")),
+        "peak memory": size(run.summary.get("peak_memory_bytes")),
+    }
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "", depth: int = 3) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in record.items():
+        if isinstance(value, Mapping) and depth:
+            pairs += _flat(value, f"{prefix}{name} · ", depth - 1)
+        else:
+            pairs.append((prefix + str(name), value))
+    return pairs
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value, 4)
+    return ", ".join(_as_text(item) for item in value) if isinstance(value, list) else str(value)
