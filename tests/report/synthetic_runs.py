@@ -47,7 +47,14 @@ def write_run(
                 losses.append(abs(level * (1 + rng.gauss(0, 0.25 / math.sqrt(size / 4)))))
                 scale = 1.0 if fault == "unnormalized" else size / sum(sizes)
                 entries.append(
-                    Backward(micro_batch=micro_batch, update=update, weight=float(size), scale=scale, reduction="mean", loss=losses[-1])
+                    Backward(
+                        micro_batch=micro_batch,
+                        update=update,
+                        weight=float(size),
+                        scale=scale,
+                        reduction="mean",
+                        loss=losses[-1],
+                    )
                 )
                 if fault == "zeroed-inside" and index < len(sizes) - 1:
                     entries.append(Zero(micro_batch=micro_batch, update=update))
@@ -62,18 +69,25 @@ def write_run(
             if fault != "never-zeroed":
                 entries.append(Zero(micro_batch=micro_batch, update=update + 1))
             records.append(
-                {"kind": "update", "update": update + 1, "epoch": epoch, "loss": loss, "grad_norm": norm, "lr": lr,
-                 "num_samples": sum(sizes), "num_micro_batches": len(sizes), "seconds": 0.004 + rng.random() * 0.002, "skipped": False}
+                {"kind": "update", "update": update + 1, "epoch": epoch + 1, "loss": loss,
+                 "grad_norm": norm, "lr": lr, "num_samples": sum(sizes), "num_micro_batches": len(sizes),
+                 "seconds": (update + rng.random() / 3) * 0.005, "skipped": False}
             )  # fmt: skip
         entries += [EpochEnd(epoch=epoch, update=num_updates), Evaluate(update=(epoch + 1) * updates_per_epoch)]
-        records.append(evaluation((epoch + 1) * updates_per_epoch, epoch, best - 0.6 * math.exp(-epoch / 2), level + 0.03, SUPPORT))
+        records.append(
+            evaluation((epoch + 1) * updates_per_epoch, epoch, best - 0.6 * math.exp(-epoch / 2), level + 0.03, SUPPORT)
+        )
     if finished:
         records.append(
-            {"kind": "summary", "task": "classification", "class_names": class_names,
-             "effective_batch": {"micro_batch_size": micro_batch_size, "steps": steps, "ranks": 1, "samples": micro_batch_size * steps},
+            {"kind": "summary", "task": "classification",
+             "class_names": class_names,
+             "effective_batch": {"micro_batch_size": micro_batch_size, "steps": steps, "ranks": 1,
+                                 "samples": micro_batch_size * steps},
              "num_updates": num_updates, "num_epochs": num_epochs,
-             "seconds": {"total": 8.31, "data": 1.1, "forward_backward": 5.2, "step": 1.3}, "peak_memory_bytes": 187_654_321,
-             "device": "cpu", "versions": {"gradledger": "0.1.0", "torch": "2.13.0", "python": "3.11.7"}, "exit": "completed"}
+             "seconds": {"total": 8.31, "data": 1.1, "forward_backward": 5.2, "step": 1.3},
+             "peak_memory_bytes": 187_654_321,
+             "device": "cpu", "versions": {"gradledger": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
+             "exit": "finished"}
         )  # fmt: skip
     (directory / "config.yaml").write_text(config, encoding="utf-8")
     (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")

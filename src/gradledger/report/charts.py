@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from statistics import median
 from typing import Any, Literal
 
@@ -123,7 +123,10 @@ def _grad_norm(runs: Sequence[Run]) -> Chart:
             traces.append(_clipped(run, index, limit, _label(runs, run, "after clipping")))
             norms = [value for value in run.column("grad_norm") if value is not None]
             over = sum(value > limit for value in norms)
-            reading = f"Clipped to {number(limit)} after accumulation, before the step: {over:,} of {len(norms):,} updates were longer."
+            reading = (
+                f"Clipped to {number(limit)} after accumulation, before the step: {over:,} of {len(norms):,} updates "
+                "were longer."
+            )
     return Chart("grad_norm", "Gradient norm", reading, "gradient norm", tuple(traces), log=True)
 
 
@@ -149,8 +152,12 @@ def _scores(runs: Sequence[Run]) -> Chart:
 
 
 def _seconds(runs: Sequence[Run]) -> Chart:
-    traces = [trace for i, run in enumerate(runs) for trace in _per_update(run, i, "seconds", _label(runs, run, "time"))]
-    known = [value for run in runs for value in run.column("seconds") if value is not None]
+    traces: list[Trace] = []
+    known: list[float] = []
+    for index, run in enumerate(runs):
+        lengths = _differences(_finite(run.column("seconds")))
+        traces += _line(run, index, lengths, _label(runs, run, "time"))
+        known += [value for value in lengths if value is not None]
     reading = f"The median update takes {duration(median(known))}." if known else ""
     return Chart("seconds", "Time per update", reading, "seconds", tuple(traces), format="seconds", log=True)
 
@@ -164,7 +171,10 @@ def _positions(run: Run) -> list[int]:
 
 
 def _per_update(run: Run, index: int, field: str, name: str) -> list[Trace]:
-    values = _finite(run.column(field))
+    return _line(run, index, _finite(run.column(field)), name)
+
+
+def _line(run: Run, index: int, values: Numbers, name: str) -> list[Trace]:
     if all(value is None for value in values):
         return []
     kept = kept_indices(values)
@@ -256,7 +266,9 @@ def _fall(run: Run) -> str:
         return "No loss was recorded."
     change = f" ({percent(last / first - 1).replace('-', '−')})" if first > 0 else ""
     verb = "fell" if last < first else "rose" if last > first else "stayed"
-    return f"Training loss {verb} from {number(first)} to {number(last)}{change} over {count(len(run.updates), 'update')}."
+    return (
+        f"Training loss {verb} from {number(first)} to {number(last)}{change} over {count(len(run.updates), 'update')}."
+    )
 
 
 def ends_of(values: Iterable[Any]) -> tuple[float | None, float | None]:
@@ -266,6 +278,12 @@ def ends_of(values: Iterable[Any]) -> tuple[float | None, float | None]:
         return None, None
     few = max(1, len(known) // 20)
     return median(known[:few]), median(known[-few:])
+
+
+def _differences(clock: Numbers) -> list[float | None]:
+    """How long each update took, from the clock at its end; the first one's beginning is not known."""
+    pairs = pairwise(clock)
+    return [None, *(None if a is None or b is None or b < a else b - a for a, b in pairs)]
 
 
 def _finite(values: Iterable[Any]) -> list[float | None]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradledger.ledger import balance_of
 from gradledger.report.charts import ends_of
 from gradledger.report.runs import Run
 from gradledger.report.wording import count, duration, number, percent, size
@@ -54,7 +53,14 @@ class Confusion:
 
 def key_facts(run: Run) -> list[Fact]:
     """The few numbers that stand under the headline."""
-    facts = [_score_fact(run), _loss_fact(run), _batch_fact(run), _updates_fact(run), _time_fact(run), _memory_fact(run)]
+    facts = [
+        _score_fact(run),
+        _loss_fact(run),
+        _batch_fact(run),
+        _updates_fact(run),
+        _time_fact(run),
+        _memory_fact(run),
+    ]
     return [fact for fact in facts if fact is not None]
 
 
@@ -95,15 +101,9 @@ def arithmetic(run: Run) -> list[str]:
     if tails:
         usual = Counter(tails).most_common(1)[0][0]
         sentences.append(
-            f"{count(len(tails), 'shorter window')} (mostly {number(usual)} samples), weighted by what each really holds."
+            f"{count(len(tails), 'shorter window')} (mostly {number(usual)} samples), each weighted by what it holds."
         )
     return sentences
-
-
-def balance_counts(run: Run) -> Counter[str]:
-    """How many closed windows balance, are scaled, uneven, or unknown."""
-    closed = (window for window in run.ledger.windows() if window.step is not None and window.backwards)
-    return Counter(balance_of(window).verdict for window in closed)
 
 
 def time_split(run: Run) -> list[Share]:

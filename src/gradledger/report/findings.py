@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gradledger.errors import UserError
+from gradledger.findings import SEVERITIES, Finding, Severity
 
-SEVERITIES = ("error", "warning", "info")
 _CONTEXT_LINES = 2
 _MAX_LINE_LENGTH = 200
 
@@ -38,18 +38,20 @@ class Shown:
         times: How often it happened.
         first_update: The update that it was first seen in.
         run: The run that it is about; empty for a file of findings.
+        evidence: What proves it, a strip of the ledger for instance.
         source: The lines around the place, where the file can still be read.
     """
 
     rule: str
     code: str
-    severity: str
+    severity: Severity
     message: str
     fix: str = ""
     place: str = ""
     times: int = 1
     first_update: int | None = None
     run: str = ""
+    evidence: tuple[str, ...] = ()
     source: tuple[SourceLine, ...] = ()
 
 
@@ -68,8 +70,26 @@ def shown(record: Mapping[str, Any], run: str = "") -> Shown:
         times=int(record.get("count") or 1),
         first_update=record.get("first_update"),
         run=run,
+        evidence=tuple(map(str, record.get("evidence") or ())),
         source=_excerpt(str(file), line) if file and isinstance(line, int) else (),
     )
+
+
+def from_finding(finding: Finding, run: str = "") -> Shown:
+    """Make a finding ready to be drawn."""
+    location = finding.location
+    record = {
+        "rule": finding.rule,
+        "code": finding.code,
+        "severity": finding.severity,
+        "message": finding.message,
+        "fix": finding.fix,
+        "location": None if location is None else {"file": location.file, "line": location.line},
+        "count": finding.count,
+        "first_update": finding.first_update,
+        "evidence": finding.evidence,
+    }
+    return shown(record, run)
 
 
 def by_severity(findings: Sequence[Shown]) -> list[Shown]:
@@ -92,8 +112,8 @@ def read_findings(path: Path) -> Mapping[str, Any]:
     findings = record.get("findings") if isinstance(record, dict) else None
     if not isinstance(findings, list) or not all(isinstance(finding, dict) for finding in findings):
         raise UserError(
-            f'{path} holds no findings: it must be {{"version": 1, "findings": […]}}, as `gradledger audit --format json` '
-            "prints it"
+            f'{path} holds no findings: it must be {{"version": 1, "findings": […]}}, '
+            "as `gradledger audit --format json` prints it"
         )
     return dict(record)
 

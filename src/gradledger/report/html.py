@@ -48,9 +48,7 @@ def _data(page: Page) -> str:
     data: dict[str, Any] = {
         "runs": [run.name for run in page.runs],
         "charts": [chart.to_json() for chart in page.charts],
-        "tracks": [
-            {"run": index, **track.to_json()} for index, run in enumerate(page.runs) for track in run.tracks
-        ],
+        "tracks": [{"run": index, **track.to_json()} for index, run in enumerate(page.runs) for track in run.tracks],
         "refreshSeconds": REFRESH_SECONDS if page.is_live else 0,
     }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)

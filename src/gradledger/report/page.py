@@ -25,7 +25,7 @@ from gradledger.report.findings import Shown, by_severity, read_findings, shown
 from gradledger.report.health import findings_of
 from gradledger.report.picture import Track, tracks_of
 from gradledger.report.runs import Run, read_compare, read_runs
-from gradledger.report.verdict import Verdict, verdict_of, verdict_of_findings
+from gradledger.report.verdict import Verdict, verdict_of_findings, verdict_of_run, verdict_of_runs
 from gradledger.report.wording import duration, number, percent, size
 
 
@@ -92,12 +92,17 @@ def page_of(paths: Sequence[Path]) -> Page:
 
 def page_of_runs(runs: Sequence[Run], *, title: str, compared: Mapping[str, Any] | None = None) -> Page:
     """The report of one run or of several."""
+    parts = tuple(_part(run) for run in runs)
     findings = by_severity([finding for run in runs for finding in findings_of(run, name_it=len(runs) > 1)])
     return Page(
         title=title,
-        verdict=verdict_of(runs, findings, compared),
+        verdict=(
+            verdict_of_run(runs[0], parts[0].tracks, findings)
+            if len(runs) == 1
+            else verdict_of_runs(runs, findings, compared)
+        ),
         findings=tuple(findings),
-        runs=tuple(_part(run) for run in runs),
+        runs=parts,
         charts=tuple(charts_of(runs)),
         comparison=_comparison(runs) if len(runs) > 1 else None,
         is_live=any(run.is_live for run in runs),
@@ -137,7 +142,10 @@ def _first_windows(run: Run, num_windows: int = 2) -> str:
 def _comparison(runs: Sequence[Run]) -> Comparison:
     rows = [_row(run) for run in runs]
     columns = [name for name in rows[0] if any(row[name] != "–" for row in rows)]
-    return Comparison(("run", *columns), tuple((run.name, *(row[name] for name in columns)) for run, row in zip(runs, rows, strict=True)))
+    return Comparison(
+        ("run", *columns),
+        tuple((run.name, *(row[name] for name in columns)) for run, row in zip(runs, rows, strict=True)),
+    )
 
 
 def _row(run: Run) -> dict[str, str]:

@@ -8,13 +8,14 @@ What an earlier step already used and nobody zeroed lies at the bottom; what was
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gradledger.ledger import Backward, Entry, Ledger, Step, Window, Zero, balance_of
 
 Outcome = Literal["step", "skipped", "void", "open"]
+State = Literal["balanced", "scaled", "uneven", "stale", "short", "unknown"]
 Cup = tuple[float, float]
 """Weight of a micro-batch and the height that it adds."""
 
@@ -30,12 +31,15 @@ class Bucket:
         spilled: The micro-batches zeroed away before the step.
         stale: Height left over from earlier updates.
         outcome: How the window ended.
+        state: Whether its gradient is that of the whole batch; ``stale``: older gradient is in it; ``short``:
+            micro-batches were zeroed away; the others as in :class:`gradledger.ledger.Balance`.
     """
 
     cups: tuple[Cup, ...]
     spilled: tuple[Cup, ...] = ()
     stale: float = 0.0
     outcome: Outcome = "step"
+    state: State = "unknown"
 
     def to_json(self) -> dict[str, Any]:
         """The bucket for the page's script."""
@@ -44,12 +48,23 @@ class Bucket:
             "spilled": self.spilled,
             "stale": self.stale,
             "outcome": self.outcome,
+            "state": self.state,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The buckets of one account on one rank. ``updates`` holds the number of the update that each bucket became."""
+    """The buckets of one account on one rank.
+
+    Args:
+        account: The account.
+        rank: The rank.
+        unit: What heights count.
+        buckets: Those that are drawn.
+        updates: The number of the update that each of them became.
+        num_windows: How many there are, drawn or not.
+        states: How many updates were in which state.
+    """
 
     account: str
     rank: int
@@ -57,6 +72,7 @@ class Track:
     buckets: tuple[Bucket, ...]
     updates: tuple[int, ...]
     num_windows: int
+    states: Mapping[State, int]
 
     def to_json(self) -> dict[str, Any]:
         """The track for the page's script: each distinct bucket once, then its number for every window."""
@@ -105,6 +121,7 @@ def _track(account: str, rank: int, windows: list[Window], max_buckets: int) -> 
         buckets=tuple(drawn[i][1] for i in kept),
         updates=tuple(drawn[i][0] for i in kept),
         num_windows=len(drawn),
+        states=Counter(bucket.state for _, bucket in drawn if bucket.outcome == "step"),
     )
 
 
@@ -119,7 +136,8 @@ class _Pouring:
 
     def pour(self, windows: Iterable[Window]) -> Iterator[tuple[int, Bucket]]:
         for window in windows:
-            ratios = iter(balance_of(window).ratios)
+            balance = balance_of(window)
+            ratios = iter(balance.ratios)
             consumed = {id(backward) for backward in window.consumed}
             for entry in window.entries:
                 if isinstance(entry, Backward):
@@ -127,7 +145,7 @@ class _Pouring:
                 elif isinstance(entry, Zero) and not entry.partial:
                     self._empty(entry)
             if window.backwards:
-                yield window.backwards[0].update + 1, self._bucket(window)
+                yield window.backwards[0].update + 1, self._bucket(window, balance.verdict)
                 self._close(window.step)
 
     def _cup(self, backward: Backward, ratio: float) -> Cup:
@@ -140,11 +158,12 @@ class _Pouring:
             self.fresh = []
         self.stale = 0.0
 
-    def _bucket(self, window: Window) -> Bucket:
+    def _bucket(self, window: Window, verdict: State) -> Bucket:
         outcome: Outcome = "void" if window.is_void else "open" if window.step is None else "step"
         if window.step is not None and window.step.skipped:
             outcome = "skipped"
-        return Bucket(self._scaled_to_all(), tuple(self.spilled), round(self.stale, 4), outcome)
+        state: State = "stale" if self.stale else "short" if self.spilled else verdict
+        return Bucket(self._scaled_to_all(), tuple(self.spilled), round(self.stale, 4), outcome, state)
 
     def _scaled_to_all(self) -> tuple[Cup, ...]:
         """The cups with their heights in terms of the whole window, what was zeroed away included."""
@@ -161,10 +180,12 @@ class _Pouring:
 
 
 def _kept(buckets: list[Bucket], max_buckets: int) -> list[int]:
-    """Every bucket, or the uncommon ones and an even choice of the others."""
+    """Every bucket, or those of a rare kind and an even choice of the others."""
     if len(buckets) <= max_buckets:
         return list(range(len(buckets)))
-    common = {bucket for bucket, _ in Counter(buckets).most_common(3)}
-    uncommon = [i for i, bucket in enumerate(buckets) if bucket not in common][: max_buckets // 2]
-    step = -(-len(buckets) // (max_buckets - len(uncommon)))
-    return sorted({*uncommon, *range(0, len(buckets), step)})
+    kinds = [(len(bucket.cups), bucket.outcome, bucket.state) for bucket in buckets]
+    amounts = Counter(kinds)
+    rare = [i for i, kind in enumerate(kinds) if amounts[kind] < len(buckets) // 20]
+    rare = rare[:: -(-2 * len(rare) // max_buckets) or 1]
+    every = -(-len(buckets) // (max_buckets - len(rare)))
+    return sorted({*rare, *range(0, len(buckets), every)})

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gradledger.report.charts import ends_of
-from gradledger.report.facts import balance_counts, effective_batch, last_evaluation
+from gradledger.report.facts import effective_batch, last_evaluation
 from gradledger.report.findings import Shown
+from gradledger.report.picture import Track
 from gradledger.report.runs import Run
 from gradledger.report.wording import count, number, percent
+
+_STATES = {
+    "balanced": "balanced",
+    "scaled": "off by a factor",
+    "uneven": "with micro-batches that count unlike their weights",
+    "stale": "with gradient left from earlier ones",
+    "short": "with micro-batches zeroed away",
+    "unknown": "unknown",
+}
+
+_ENDINGS = {"interrupted": "This run was interrupted.", "failed": "This run failed."}
 
 Level = Literal["good", "warning", "error", "running"]
 
@@ -24,17 +37,41 @@ class Verdict:
     sentences: tuple[str, ...] = ()
 
 
-def verdict_of(runs: Sequence[Run], findings: Sequence[Shown], compared: Mapping[str, Any] | None = None) -> Verdict:
-    """Judge one run, or say how several compare."""
-    if len(runs) == 1:
-        return _of_one(runs[0], findings)
-    return _of_several(runs, findings, compared)
+def verdict_of_run(run: Run, tracks: Sequence[Track], findings: Sequence[Shown]) -> Verdict:
+    """Judge one run."""
+    level, trouble = _trouble(findings)
+    in_balance, books = _balance(tracks)
+    sentences = tuple(sentence for sentence in (books, _learning(run)) if sentence)
+    ended = str(run.summary.get("exit") or "finished")
+    if trouble:
+        return Verdict(level, trouble, sentences)
+    if run.is_live:
+        return Verdict("running", f"Running: {count(len(run.updates), 'update')} so far.", sentences)
+    if not run.summary:
+        return Verdict("warning", "This run ended before its time: it left no summary.", sentences)
+    if ended != "finished":
+        return Verdict("warning", _ENDINGS.get(ended, f"This run ended: {ended}."), sentences)
+    if in_balance is False:
+        return Verdict("warning", "Out of balance.", sentences)
+    return Verdict("good", "In balance and learning." if in_balance else "No trouble found.", sentences)
+
+
+def verdict_of_runs(
+    runs: Sequence[Run], findings: Sequence[Shown], compared: Mapping[str, Any] | None = None
+) -> Verdict:
+    """Say how several runs compare."""
+    level, trouble = _trouble(findings)
+    stated = (compared or {}).get("statements") or ()
+    sentences = [stated] if isinstance(stated, str) else [str(line) for line in stated]
+    if trouble:
+        sentences.insert(0, trouble)
+    return Verdict(level, _range(runs), tuple(sentences))
 
 
 def verdict_of_findings(findings: Sequence[Shown]) -> Verdict:
     """Judge a file of findings."""
     level, trouble = _trouble(findings)
-    return Verdict(level, trouble or "Nothing to complain about.")
+    return Verdict(level, trouble or "No findings.")
 
 
 def _trouble(findings: Sequence[Shown]) -> tuple[Level, str]:
@@ -48,30 +85,17 @@ def _trouble(findings: Sequence[Shown]) -> tuple[Level, str]:
     return ("error" if num_errors else "warning"), f"{' and '.join(parts)}: {', '.join(names)}."
 
 
-def _of_one(run: Run, findings: Sequence[Shown]) -> Verdict:
-    level, trouble = _trouble(findings)
-    sentences = [sentence for sentence in (_balance(run), _learning(run)) if sentence]
-    if trouble:
-        return Verdict(level, trouble, tuple(sentences))
-    if run.is_live:
-        return Verdict("running", f"Running: {count(len(run.updates), 'update')} so far.", tuple(sentences))
-    if not run.summary:
-        return Verdict("warning", "This run ended before its time: it left no summary.", tuple(sentences))
-    ended = str(run.summary.get("exit") or "")
-    if ended not in ("", "0", "ok", "done", "finished", "completed"):
-        return Verdict("warning", f"This run ended early: {ended}.", tuple(sentences))
-    return Verdict("good", "In balance and learning." if _balance(run) else "Learning.", tuple(sentences))
-
-
-def _balance(run: Run) -> str:
-    counts = balance_counts(run)
-    total = counts.total()
-    if not total or counts["unknown"] == total:
-        return ""
-    if counts["balanced"] == total:
-        return f"All {count(total, 'window')} balance: each update is that of its whole effective batch."
-    known = ", ".join(f"{counts[name]:,} {name}" for name in ("balanced", "scaled", "uneven", "unknown") if counts[name])
-    return f"Of {count(total, 'window')}: {known}."
+def _balance(tracks: Sequence[Track]) -> tuple[bool | None, str]:
+    """Whether every update balances (None: not known), and the sentence that says how many do."""
+    states: Counter[str] = sum((Counter(track.states) for track in tracks), Counter())
+    total = states.total()
+    if not total or states["unknown"] == total:
+        return None, ""
+    if states["balanced"] == total:
+        return True, f"All {count(total, 'update')} balance: each is that of its whole effective batch."
+    parts = (f"{states[state]:,} {words}" for state, words in _STATES.items() if states[state])
+    known = {state for state in states if states[state]} <= {"balanced", "unknown"}
+    return None if known else False, f"Of {count(total, 'update')}: {', '.join(parts)}."
 
 
 def _learning(run: Run) -> str:
@@ -88,20 +112,15 @@ def _learning(run: Run) -> str:
     return sentence + "."
 
 
-def _of_several(runs: Sequence[Run], findings: Sequence[Shown], compared: Mapping[str, Any] | None) -> Verdict:
-    level, trouble = _trouble(findings)
-    stated = (compared or {}).get("statements") or (compared or {}).get("verdict")
-    sentences = [str(line) for line in ([stated] if isinstance(stated, str) else stated or [])]
-    if trouble:
-        sentences.insert(0, trouble)
-    return Verdict(level, _range(runs), tuple(sentences))
-
-
 def _range(runs: Sequence[Run]) -> str:
     scored = [(last_evaluation(run).get("accuracy"), run) for run in runs]
     known = sorted(((score, run.name) for score, run in scored if score is not None), key=lambda pair: pair[0])
     if len(known) > 1:
         (low, worst), (high, best) = known[0], known[-1]
-        return f"{count(len(runs), 'run')}: validation accuracy from {percent(low)} ({worst}) to {percent(high)} ({best})."
+        return (
+            f"{count(len(runs), 'run')}: validation accuracy from {percent(low)} ({worst}) to {percent(high)} ({best})."
+        )
     batches = sorted({effective_batch(run).get("samples") or 0 for run in runs} - {0})
-    return f"{count(len(runs), 'run')}" + (f", effective batches {', '.join(map(number, batches))}." if batches else ".")
+    return f"{count(len(runs), 'run')}" + (
+        f", effective batches {', '.join(map(number, batches))}." if batches else "."
+    )

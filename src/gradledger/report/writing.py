@@ -30,7 +30,7 @@ def write_report(run_dirs: Iterable[str | PathLike[str]], output: str | PathLike
 
 
 def write_atomically(text: str, output: str | PathLike[str]) -> Path:
-    """Write a file beside the one it replaces, then put it in its place: a reader sees the old or the new, never half."""
+    """Write a file beside the one it replaces, then put it in its place: readers see the old or the new one, whole."""
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
