@@ -1,4 +1,4 @@
-"""Correct: the scale starts too high, so the scaler refuses the first steps; the scheduler waits for a real one."""
+"""Correct: the scale starts too high, so the scaler refuses the first step; the scheduler waits for a real one."""
 import torch
 from torch import nn
 

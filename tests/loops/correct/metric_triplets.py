@@ -19,7 +19,7 @@ class Triplets(Dataset):
 
 
 torch.manual_seed(104)
-embedder = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+embedder = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3, bias=False))
 criterion = nn.TripletMarginLoss(margin=0.5)
 optimizer = torch.optim.Adagrad(embedder.parameters(), lr=0.02)
 loader = DataLoader(Triplets(48), batch_size=8)
