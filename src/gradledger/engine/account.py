@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 import weakref
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from gradledger.errors import UserError
 
 _live_accounts: dict[int, weakref.ref[Account]] = {}
 """Accounts whose accumulator is alive: who else owns parameters decides whether a backward must be fenced in."""
+
+
+_CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm
 
 
 class Account:
@@ -54,11 +58,14 @@ class Account:
             UserError: Another account that owns one of these parameters has an open window.
         """
         self.parameters = self._owned()
-        self._refuse_shared()
-        had_gradients = any(p.grad is not None for p in self.parameters)
-        if had_gradients:
-            self.clear_gradients()
-        self._ungradiented = [(name, p) for name, p in self._unowned if p.grad is None]
+        if len(_live_accounts) > 1:
+            self._refuse_shared()
+        had_gradients = False
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                had_gradients = True
+                parameter.grad = None
+        self._ungradiented = [(name, p) for name, p in self._unowned if p.grad is None] if self._unowned else []
         self._watched = None
         self.is_open = True
         return had_gradients
@@ -80,9 +87,9 @@ class Account:
 
     def fence(self) -> list[Tensor] | None:
         """The parameters that a backward may reach where other accounts exist; None where no fence is needed."""
-        others = self._others()
-        if not others:
+        if len(_live_accounts) == 1:
             return None
+        others = self._others()
         own = {id(parameter) for parameter in self.parameters}
         is_foreign = any(id(p) not in own for other in others for p in other.parameters)
         return [p for p in self.parameters if p.requires_grad] if is_foreign else None
@@ -148,8 +155,6 @@ class Account:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _others(self) -> list[Account]:
-        if len(_live_accounts) == 1:
-            return []
         accounts = [reference() for reference in list(_live_accounts.values())]
         return [account for account in accounts if account is not None and account is not self]
 
@@ -192,14 +197,20 @@ def _calling_line() -> str:
     return ""
 
 
-def total_norm(gradients: list[Tensor]) -> Tensor:
-    """The total 2-norm of gradients, as ``torch.nn.utils.get_total_norm`` gives it, on their device."""
-    first = gradients[0]
-    if all(type(g) is Tensor and g.dtype == first.dtype and g.device == first.device for g in gradients):
-        # One type on one device needs none of the grouping that the general function does, at three times the time.
-        norms = torch._foreach_norm(gradients)
-        return torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
+def total_norm(gradients: list[Tensor]) -> float | Tensor:
+    """The total 2-norm of gradients: a number where reading it is free, else a tensor on their device."""
+    if all([type(gradient) is Tensor and gradient.is_cpu for gradient in gradients]):  # noqa: C419  (a third of the time)
+        return math.hypot(*[norm.item() for norm in torch._foreach_norm(gradients)])
     return get_total_norm(gradients)
+
+
+def clip_to_norm(gradients: list[Tensor], limit: float, norm: float | Tensor) -> None:
+    """Scale gradients in place so that their total 2-norm is at most ``limit``, as torch's ``clip_grad_norm_`` does."""
+    coefficient = limit / (norm + _CLIP_EPSILON)
+    if isinstance(coefficient, Tensor):
+        scale_gradients(gradients, coefficient.clamp(max=1.0))
+    elif coefficient < 1.0:
+        scale_gradients(gradients, coefficient)
 
 
 def scale_gradients(gradients: list[Tensor], factor: float | Tensor) -> None:

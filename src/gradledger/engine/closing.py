@@ -8,10 +8,9 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from gradledger.engine.account import Account, scale_gradients, total_norm
+from gradledger.engine.account import Account, clip_to_norm, scale_gradients, total_norm
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord, read_losses
 from gradledger.errors import UserError
@@ -91,12 +90,12 @@ def apply_update(
         scaler.unscale_(account.optimizer)
     norm = total_norm(gradients)
     record.norm = norm
-    if scaler is None and not math.isfinite(norm.item()):
+    if scaler is None and not math.isfinite(norm):
         if policy.non_finite == "raise":
             raise non_finite_error(record)
         record.is_skipped = True
     else:
-        _clip(account, policy, norm)
+        _clip(gradients, policy, norm)
         _step(account, record, policy, precision)
     record.is_stepped = True
 
@@ -120,11 +119,12 @@ def non_finite_error(record: WindowRecord) -> NonFiniteError:
     return NonFiniteError(f"the window's gradient has the norm {norm} although all its losses are finite: {advice}")
 
 
-def _clip(account: Account, policy: ClosingPolicy, norm: Tensor) -> None:
+def _clip(gradients: list[Tensor], policy: ClosingPolicy, norm: float | Tensor) -> None:
     if policy.clip_norm is not None:
-        clip_grads_with_norm_(account.parameters, policy.clip_norm, norm)
+        clip_to_norm(gradients, policy.clip_norm, norm)
     elif policy.clip_value is not None:
-        clip_grad_value_(account.parameters, policy.clip_value)
+        torch._foreach_clamp_min_(gradients, -policy.clip_value)
+        torch._foreach_clamp_max_(gradients, policy.clip_value)
 
 
 def _step(account: Account, record: WindowRecord, policy: ClosingPolicy, precision: Precision) -> None:

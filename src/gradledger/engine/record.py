@@ -44,6 +44,16 @@ class WindowRecord:
         cleared: Older gradients were cleared when it opened.
     """
 
+    factor: float | Tensor | None = None
+    norm: float | Tensor | None = None
+    clip: tuple[str, float] | None = None
+    has_scaler = False
+    is_void = False
+    is_stepped = False
+    is_skipped = False
+    learning_rate: Any = None
+    scheduler: str | None = None
+
     def __init__(
         self,
         account: str,
@@ -59,15 +69,6 @@ class WindowRecord:
         self.terms = terms
         self.losses = losses
         self._cleared = cleared
-        self.factor: float | Tensor | None = None
-        self.norm: Tensor | None = None
-        self.clip: tuple[str, float] | None = None
-        self.has_scaler = False
-        self.is_void = False
-        self.is_stepped = False
-        self.is_skipped = False
-        self.learning_rate: Any = None
-        self.scheduler: str | None = None
 
     @property
     def num_entries(self) -> int:
