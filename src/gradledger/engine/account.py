@@ -108,6 +108,10 @@ class Account:
         if gradient is not None:
             self._watched = (parameter, gradient, gradient._version)
 
+    def unwatch(self) -> None:
+        """Forget it: the gradients are about to be changed on purpose."""
+        self._watched = None
+
     def check_untouched(self, *, may_be_changed: bool = False) -> None:
         """Notice gradients that were cleared or changed since the last micro-batch.
 

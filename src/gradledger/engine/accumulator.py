@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from gradledger.engine.closing import (
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
+from gradledger.engine.replaying import Closure, needs_closure
 from gradledger.engine.weights import Weight, WeightTable
 from gradledger.engine.window import Window
 from gradledger.errors import UserError
@@ -32,6 +33,8 @@ from gradledger.ledger import DEFAULT_ACCOUNT, EpochEnd, EpochStart, Ledger, Sch
 STATE_VERSION = 1
 _MAX_LEDGER_ENTRIES = 50_000
 _MAX_SEEDS = 1024
+
+UpdateHook = TypeVar("UpdateHook", bound=Callable[[Window], Any])
 
 
 class Accumulator:
@@ -113,6 +116,8 @@ class Accumulator:
         self._carried: list[Any] = []
         self._seeds: dict[Any, Tensor] = {}
         self._open_window: Window | None = None
+        self._hooks: list[Callable[[Window], Any]] = []
+        self.totals: dict[str, float] = {}
 
     def windows(
         self,
@@ -168,9 +173,31 @@ class Accumulator:
         """
         window = Window(self, split_batch(batch, micro_batch_size))
         with window:
-            for micro_batch in window:
-                window.backward(loss_fn(self.model, micro_batch))
+            if needs_closure(self.optimizer):
+                window.replay(loss_fn)
+            else:
+                for micro_batch in window:
+                    window.backward(loss_fn(self.model, micro_batch))
         return window
+
+    def on_update(self, hook: UpdateHook) -> UpdateHook:
+        """Have ``hook(window)`` called after each update, once: EMA, target networks, logging. Works as a decorator.
+
+        Skipped and void windows are no updates. An error in a hook is raised where the window closes; the update
+        has happened by then.
+
+        Example:
+            >>> import torch
+            >>> model = torch.nn.Linear(4, 1)
+            >>> accumulator = Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+            >>> losses = []
+            >>> _ = accumulator.on_update(lambda window: losses.append(window.loss))
+            >>> _ = accumulator.update(torch.zeros(8, 4), lambda m, x: 0 * m(x).mean(), micro_batch_size=2)
+            >>> losses
+            [0.0]
+        """
+        self._hooks.append(hook)
+        return hook
 
     def schedule(self, metric: float | Tensor) -> None:
         """Advance a ``ReduceLROnPlateau`` by the metric that it watches, such as the validation loss.
@@ -205,6 +232,7 @@ class Accumulator:
             "num_updates": self.num_updates,
             "num_micro_batches": self.num_micro_batches,
             "num_epochs": self._num_epochs,
+            "totals": dict(self.totals),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": self._precision.state_dict(),
@@ -236,6 +264,7 @@ class Accumulator:
         self.num_updates = state["num_updates"]
         self.num_micro_batches = state["num_micro_batches"]
         self._num_epochs = state["num_epochs"]
+        self.totals = dict(state.get("totals", {}))
         self._carried = list(state.get("carried", ()))
 
     # What windows ask of their accumulator
@@ -251,7 +280,7 @@ class Accumulator:
         if len(self._seeds) > _MAX_SEEDS:
             self._seeds.clear()
 
-    def _commit(self, window: Window, record: WindowRecord) -> None:
+    def _commit(self, window: Window, record: WindowRecord, closure: Closure | None) -> None:
         """Step, then count: an error before the step leaves every counter as it was."""
         record.clip = self._policy.clip
         record.has_scaler = self._precision.scaler is not None
@@ -263,14 +292,21 @@ class Accumulator:
                 record,
                 policy=self._policy,
                 precision=self._precision,
+                closure=closure,
             )
         self.num_micro_batches += window.num_micro_batches
+        for unit, weight in window.weights.items():
+            self.totals[unit] = self.totals.get(unit, 0.0) + weight
         try:
             if not record.is_skipped:
                 self.num_updates += 1
                 advance(self.scheduler, record)
         finally:
             self.ledger.append_block(record)
+
+    def _announce(self, window: Window) -> None:
+        for hook in self._hooks:
+            hook(window)
 
     # Passes over a loader
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -64,20 +65,17 @@ class ClosingPolicy:
         return None if self.clip_value is None else ("value", self.clip_value)
 
 
-def apply_update(
-    account: Account,
-    record: WindowRecord,
-    *,
-    policy: ClosingPolicy,
-    precision: Precision,
-) -> None:
-    """Turn the gradients of a window into one update, and write down in ``record`` what was done.
+def prepare_gradient(account: Account, record: WindowRecord, policy: ClosingPolicy, precision: Precision) -> bool:
+    """Normalise, unscale, measure, clip and cast the gradient of a window, ready for the optimizer.
 
     Args:
-        account: The account whose gradients are summed up and not yet normalised.
-        record: The window's record; its ``factor`` is the factor to normalise by, None for 1.
+        account: The account whose gradients are summed up.
+        record: The window's record; its ``factor`` is what is left to normalise by (None for 1); its ``norm`` is set.
         policy: Clipping and what becomes of non-finite gradients.
         precision: The gradient scaler and the accumulation type.
+
+    Returns:
+        Whether the optimizer may step; a gradient scaler decides that for itself.
 
     Raises:
         NonFiniteError: Under ``non_finite="raise"``.
@@ -85,18 +83,64 @@ def apply_update(
     gradients = account.gradients()
     if record.factor is not None:
         scale_gradients(gradients, record.factor)
-    scaler = precision.scaler
-    if scaler is not None:
-        scaler.unscale_(account.optimizer)
-    norm = total_norm(gradients)
-    record.norm = norm
-    if scaler is None and not math.isfinite(norm):
+    if precision.scaler is not None:
+        precision.unscale(account.optimizer)
+    record.norm = norm = total_norm(gradients)
+    if precision.scaler is None and not math.isfinite(norm):
         if policy.non_finite == "raise":
             raise non_finite_error(record)
-        record.is_skipped = True
+        return False
+    if policy.clip_norm is not None:
+        clip_to_norm(gradients, policy.clip_norm, norm)
+    elif policy.clip_value is not None:
+        torch._foreach_clamp_min_(gradients, -policy.clip_value)
+        torch._foreach_clamp_max_(gradients, policy.clip_value)
+    precision.to_parameter_dtype(account.parameters)
+    return True
+
+
+def apply_update(
+    account: Account,
+    record: WindowRecord,
+    *,
+    policy: ClosingPolicy,
+    precision: Precision,
+    closure: Callable[[], Any] | None = None,
+) -> None:
+    """Turn the gradients of a window into one update, and write down in ``record`` what was done.
+
+    Args:
+        account: The account whose gradients are summed up and not yet normalised.
+        record: The window's record.
+        policy: Clipping and what becomes of non-finite gradients.
+        precision: The gradient scaler and the accumulation type.
+        closure: Evaluates the window again, for optimizers that ask for it.
+
+    Raises:
+        NonFiniteError: Under ``non_finite="raise"``.
+    """
+    if prepare_gradient(account, record, policy, precision):
+        num_steps_before = account.num_optimizer_steps
+        account.is_stepping = True
+        try:
+            if closure is not None:
+                account.optimizer.step(closure)
+            elif precision.scaler is None:
+                account.optimizer.step()
+            else:
+                precision.scaler.step(account.optimizer)
+                precision.update_scaler()
+        finally:
+            account.is_stepping = False
+        record.is_skipped = account.num_optimizer_steps == num_steps_before
+        if (
+            record.is_skipped
+            and policy.non_finite == "raise"
+            and not all(map(math.isfinite, read_losses(record.losses)))
+        ):
+            raise non_finite_error(record)
     else:
-        _clip(gradients, policy, norm)
-        _step(account, record, policy, precision)
+        record.is_skipped = True
     record.is_stepped = True
 
 
@@ -117,31 +161,6 @@ def non_finite_error(record: WindowRecord) -> NonFiniteError:
             return NonFiniteError(f"the loss of micro-batch {term.position} of the window is {loss}: {advice}")
     norm = math.nan if record.norm is None else float(record.norm)
     return NonFiniteError(f"the window's gradient has the norm {norm} although all its losses are finite: {advice}")
-
-
-def _clip(gradients: list[Tensor], policy: ClosingPolicy, norm: float | Tensor) -> None:
-    if policy.clip_norm is not None:
-        clip_to_norm(gradients, policy.clip_norm, norm)
-    elif policy.clip_value is not None:
-        torch._foreach_clamp_min_(gradients, -policy.clip_value)
-        torch._foreach_clamp_max_(gradients, policy.clip_value)
-
-
-def _step(account: Account, record: WindowRecord, policy: ClosingPolicy, precision: Precision) -> None:
-    precision.to_parameter_dtype(account.parameters)
-    account.is_stepping = True
-    num_steps_before = account.num_optimizer_steps
-    try:
-        if precision.scaler is None:
-            account.optimizer.step()
-        else:
-            precision.scaler.step(account.optimizer)
-            precision.update_scaler()
-    finally:
-        account.is_stepping = False
-    record.is_skipped = account.num_optimizer_steps == num_steps_before
-    if record.is_skipped and policy.non_finite == "raise" and not all(map(math.isfinite, read_losses(record.losses))):
-        raise non_finite_error(record)
 
 
 def schedule_on_metric(scheduler: Any, metric: float | Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
+from torch.optim import Optimizer
 
 from gradledger.errors import UserError
 
@@ -17,6 +19,10 @@ PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
 autocast, ``16-mixed`` with a gradient scaler; ``bf16-true`` expects parameters in bfloat16."""
 
 _AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+_num_open_windows: weakref.WeakKeyDictionary[GradScaler, int] = weakref.WeakKeyDictionary()
+"""Accounts may share a gradient scaler; its factor is frozen while any of them has an open window."""
 
 
 class Precision:
@@ -92,9 +98,42 @@ class Precision:
                 parameter.grad_dtype = parameter.dtype
                 parameter.grad = gradient.to(parameter.dtype)
 
-    def update_scaler(self) -> None:
-        """After the step: let the gradient scaler adapt, once."""
+    def release(self, parameters: Sequence[Tensor]) -> None:
+        """After a window: gradients made by others are of the parameters' own type again."""
+        if self.accumulate_dtype is not None:
+            for parameter in parameters:
+                parameter.grad_dtype = parameter.dtype
+
+    def open(self) -> None:
+        """A window opens: the gradient scaler's factor stays as it is until every open window has closed."""
         if self.scaler is not None:
+            _num_open_windows[self.scaler] = _num_open_windows.get(self.scaler, 0) + 1
+
+    def close(self) -> None:
+        """A window has closed, or is void."""
+        if self.scaler is not None:
+            _num_open_windows[self.scaler] -= 1
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Take the gradient scaler's factor out of the gradients.
+
+        Raises:
+            UserError: The optimizer stepped already since the shared scaler's factor was last adapted.
+        """
+        assert self.scaler is not None
+        try:
+            self.scaler.unscale_(optimizer)
+        except RuntimeError as error:
+            if "since the last update" not in str(error):
+                raise
+            raise UserError(
+                "a window closes for the second time while another account's window with the same gradient scaler is "
+                "still open, so the factor cannot be adapted between them: give each accumulator its own scaler"
+            ) from None
+
+    def update_scaler(self) -> None:
+        """After the step: let the gradient scaler adapt, once all windows that use it are closing or closed."""
+        if self.scaler is not None and _num_open_windows[self.scaler] <= 1:
             self.scaler.update()
 
     def state_dict(self) -> dict[str, Any] | None:

@@ -30,7 +30,8 @@ class Shares:
         self._table = table
         self._micro_batches = micro_batches
         self._ahead: dict[str, UnitWeights] = {}
-        self._late_totals: dict[str, float | Tensor] = {}
+        self._late_weights: dict[str, dict[int, float | Tensor]] = {}
+        self._left_out: set[int] = set()
         self._late_reference: float | None = None
 
     def ahead(self, unit: str | None = None) -> UnitWeights:
@@ -65,7 +66,7 @@ class Shares:
         unit = per or self._table.primary_unit
         if weight is not None:
             return Term(position, self._late(position, terms, weight, unit, reduction), unit, weight, reduction)
-        if self._late_totals:
+        if self._late_weights:
             raise UserError("some backwards of this window gave weight= and this one does not: give it to all, or none")
         if per == PER_WINDOW:
             return Term(position, 1.0, unit, None, reduction)
@@ -77,22 +78,23 @@ class Shares:
     def _late(
         self, position: int, terms: Sequence[Term], weight: float | Tensor, unit: str, reduction: Reduction
     ) -> float | Tensor:
-        if terms and not self._late_totals:
+        if terms and not self._late_weights:
             raise UserError(
                 "earlier backwards of this window gave no weight= and this one does: give it to all, or none"
             )
-        if any(term.position == position and term.unit == unit for term in terms):
+        weights = self._late_weights.setdefault(unit, {})
+        if position in weights:
             raise UserError(
                 f"micro-batch {position} of the window has two backwards with weight= for {unit!r}: add the losses "
                 "first, or give each term its own per="
             )
         if isinstance(weight, Tensor) and weight.device.type != "cpu":  # stays there: no host sync in the window
             own = weight.detach()
-            self._late_totals[unit] = self._late_totals.get(unit, 0.0) + own
+            weights[position] = own
             self._late_reference = 1.0
             return own if reduction == "mean" else (own > 0).to(own.dtype)
         value = check_weight(weight)
-        self._late_totals[unit] = self._late_totals.get(unit, 0.0) + value
+        weights[position] = value
         if value == 0.0:
             return 0.0
         self._late_reference = self._late_reference or value
@@ -100,9 +102,13 @@ class Shares:
 
     def is_weightless(self, terms: Sequence[Term]) -> bool:
         """Whether the losses are over no unit at all."""
-        if self._late_totals:
-            return not any(self._late_totals.values())
+        if self._late_weights:
+            return not any(self.totals(terms).values())
         return all(term.coefficient == 0.0 for term in terms)
+
+    def leave_out(self, positions: set[int]) -> None:
+        """Count micro-batches no longer, in any unit."""
+        self._left_out = positions
 
     def closing_factor(self, terms: Sequence[Term]) -> float | None:
         """What the summed gradients must still be multiplied by; None for 1.
@@ -112,9 +118,9 @@ class Shares:
         Raises:
             UserError: Terms with unlike denominators would each need a factor of their own.
         """
-        if self._late_totals:
-            return self._late_factor()
-        used = {term.position for term in terms}
+        if self._late_weights:
+            return self._late_factor(terms)
+        used = self._used(terms)
         if len(used) == len(self._micro_batches):
             return None
         factors = {
@@ -126,21 +132,33 @@ class Shares:
             factors[PER_WINDOW] = 1.0
         return _one_factor(factors, "micro-batches without a backward were left out") if factors else None
 
-    def total(self, terms: Sequence[Term]) -> float:
-        """The total weight of the micro-batches that took part, in the first unit that was used."""
-        if self._late_totals:
-            return float(next(iter(self._late_totals.values())))
-        if not self._ahead:
-            self.ahead()
-        known = self._ahead.get(self._table.primary_unit) or next(iter(self._ahead.values()))
-        used = {term.position for term in terms}
-        return math.fsum(known.weights[position] for position in used) if used else known.total
+    def totals(self, terms: Sequence[Term]) -> dict[str, float]:
+        """The total weight, in each unit that was used, of the micro-batches that took part."""
+        used = self._used(terms)
+        if self._late_weights:
+            return {
+                unit: math.fsum(check_weight(weight) for at, weight in weights.items() if at in used)
+                for unit, weights in self._late_weights.items()
+            }
+        return {
+            unit: known.total if len(used) == len(known.weights) else math.fsum(known.weights[at] for at in used)
+            for unit, known in self._ahead.items()
+        }
 
-    def _late_factor(self) -> float | None:
-        totals = {unit: check_weight(total) for unit, total in self._late_totals.items()}
-        self._late_totals = dict(totals)  # a total that was summed on a device is fetched once
+    def total(self, terms: Sequence[Term]) -> float:
+        """The total weight in the accumulator's first unit, or in the first one that was used."""
+        if not terms:
+            return self.ahead().total
+        totals = self.totals(terms)
+        return totals.get(self._table.primary_unit, next(iter(totals.values()), 0.0))
+
+    def _used(self, terms: Sequence[Term]) -> set[int]:
+        return {term.position for term in terms} - self._left_out
+
+    def _late_factor(self, terms: Sequence[Term]) -> float | None:
         reference = self._late_reference
-        factors = {unit: reference / total for unit, total in totals.items() if reference is not None and total > 0}
+        totals = self.totals(terms).items()
+        factors = {unit: reference / total for unit, total in totals if reference is not None and total > 0}
         return _one_factor(factors, "weights were given after the forward") if factors else None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +13,10 @@ import torch
 from torch import Tensor
 
 from gradledger.engine.batches import to_device
+from gradledger.engine.closing import prepare_gradient
+from gradledger.engine.dropping import Survivors
 from gradledger.engine.record import Term, WindowRecord, kept_loss, read_losses
+from gradledger.engine.replaying import Closure, LossFunction, RandomState, needs_closure
 from gradledger.engine.shares import Shares
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction
@@ -36,15 +41,19 @@ class Window:
         "_autocast",
         "_fence",
         "_loss",
+        "_loss_fn",
         "_losses",
         "_micro_batches",
         "_plan",
         "_position",
+        "_random_state",
         "_record",
         "_seeds",
         "_shares",
         "_state",
+        "_survivors",
         "_terms",
+        "num_dropped",
         "num_micro_batches",
         "skip_reason",
     )
@@ -58,8 +67,11 @@ class Window:
         self._terms: list[Term] = []
         self._losses: list[float | Tensor] = []
         self._plan: list[tuple[Term, Tensor | None]] | None = None
+        self._survivors: Survivors | None = None
+        self._loss_fn: LossFunction | None = None
         self._loss: float | None = None
         self.num_micro_batches = len(micro_batches)
+        self.num_dropped = 0
         self.skip_reason: str | None = None
 
     # The transaction
@@ -78,6 +90,8 @@ class Window:
             )
             precision = accumulator._precision
             precision.prepare(account.parameters)
+            if accumulator._policy.non_finite == "drop-micro-batch":
+                self._survivors = Survivors(account, by_loss_only=precision.scaler is not None)
             # A gradient scaler's factor is frozen while a window is open, so its seeds live as long as the window.
             self._seeds: dict[Any, Tensor] = accumulator._seeds if precision.scaler is None else {}
             self._autocast = precision.autocast()
@@ -86,6 +100,7 @@ class Window:
         except BaseException:
             accumulator._end(self)
             raise
+        precision.open()
         self._state = "open"
         return self
 
@@ -104,8 +119,14 @@ class Window:
             raise
         finally:
             self._plan = None
+            self._loss_fn = None
             self._micro_batches.clear()
+            precision = self._accumulator._precision
+            precision.release(self._accumulator._account.parameters)
+            precision.close()
             self._accumulator._end(self)
+        if self._state == "closed" and not self.skipped:
+            self._accumulator._announce(self)
 
     def __iter__(self) -> Iterator[Any]:
         if self._state == "new":
@@ -121,8 +142,70 @@ class Window:
     def _visit(self) -> Iterator[Any]:
         device = self._accumulator._device
         for position, micro_batch in enumerate(self._micro_batches):
+            if self._survivors is not None:
+                self._settle()
             self._position = position
             yield micro_batch if device is None else to_device(micro_batch, device)
+
+    def _settle(self) -> None:
+        """Decide whether the micro-batch that ends here is left out."""
+        assert self._survivors is not None
+        self._accumulator._account.check_untouched()
+        of_this = [at for at, term in enumerate(self._terms) if term.position == self._position]
+        self._survivors.settle(self._position, [self._losses[at] for at in of_this if self._terms[at].coefficient != 0])
+
+    def replay(self, loss_fn: LossFunction) -> None:
+        """Run all micro-batches, now and as often as the optimizer asks for at the close (L-BFGS, SAM).
+
+        Use it in place of iterating the window. Every run sees the same random numbers.
+
+        Args:
+            loss_fn: ``loss_fn(model, micro_batch)`` gives the mean loss of a micro-batch, a scalar.
+
+        Raises:
+            UserError: The window is iterated already, uses a gradient scaler, or anything :meth:`backward` raises.
+        """
+        if self._accumulator._precision.scaler is not None:
+            raise UserError("a window cannot be replayed under precision='16-mixed': a gradient scaler steps only once")
+        self._loss_fn = loss_fn
+        self._random_state = RandomState(self._accumulator._account.parameters[0].device)
+        self._run(loss_fn)
+
+    def _run(self, loss_fn: LossFunction) -> None:
+        for micro_batch in self:
+            self.backward(loss_fn(self._accumulator.model, micro_batch))
+
+    def _run_again(self) -> Tensor:
+        """The whole window from the beginning, its gradient ready for the optimizer."""
+        account, precision = self._accumulator._account, self._accumulator._precision
+        account.clear_gradients()
+        account.unwatch()
+        precision.prepare(account.parameters)
+        self._position = -1
+        self._terms.clear()
+        self._losses.clear()
+        assert self._loss_fn is not None
+        with precision.autocast() or nullcontext():
+            self._run(self._loss_fn)
+        # The record keeps what the first run came to: that is the update's loss and gradient norm.
+        prepare_gradient(account, copy(self._record), self._accumulator._policy, precision)
+        return self._as_tensor(self._present_loss())
+
+    def _as_tensor(self, loss: float) -> Tensor:
+        first = self._accumulator._account.parameters[0]
+        return torch.tensor(loss, dtype=first.dtype, device=first.device)
+
+    def _closure(self) -> Closure | None:
+        if self._loss_fn is None:
+            if needs_closure(self._accumulator.optimizer):
+                raise UserError(
+                    f"{type(self._accumulator.optimizer).__name__} evaluates the loss again while it steps: call "
+                    "window.replay(loss_fn) instead of iterating the window, or accumulator.update(batch, loss_fn)"
+                )
+            return None
+        self._loss = self._present_loss()
+        parameters = self._accumulator._account.parameters
+        return Closure(self._run_again, self._as_tensor(self._loss), parameters, self._random_state)
 
     # Backward
 
@@ -217,21 +300,36 @@ class Window:
             )
         accumulator, record = self._accumulator, self._record
         account = accumulator._account
+        if self._survivors is not None:
+            self._settle()
+            self._leave_out(self._survivors.finish())
         account.check_untouched(may_be_changed=True)
         account.check_owned()
         if self._plan is None or len(self._terms) != self.num_micro_batches:
             record.factor = self._shares.closing_factor(self._terms)
         if self._shares.is_weightless(self._terms):
             self.skip_reason = "the total weight of the window is 0"
+        elif self._survivors is not None and all(term.weight == 0.0 for term in self._terms):
+            self.skip_reason = "no micro-batch of the window was finite"
         elif not account.gradients():
             raise UserError(
                 "no parameter of the optimizer received a gradient in this window: the loss does not depend on them"
             )
-        accumulator._commit(self, record)
+        accumulator._commit(self, record, self._closure())
         if record.is_skipped and self.skip_reason is None:
             self.skip_reason = "the gradient was not finite"
         account.close()
         self._state = "closed"
+
+    def _leave_out(self, positions: set[int]) -> None:
+        """Let micro-batches that were not finite count nothing."""
+        for at, term in enumerate(self._terms):
+            if term.position in positions:
+                self._terms[at] = term._replace(coefficient=0.0, weight=0.0)
+        self.num_dropped = len(positions)
+        self._shares.leave_out(positions)
+        if positions:
+            self._plan = None
 
     def _void(self) -> None:
         if self._state in ("closed", "void"):
@@ -254,15 +352,18 @@ class Window:
             return self._loss
         if self._state == "new":
             return math.nan
+        loss = self._present_loss()
+        if self._state == "closed":
+            self._loss = loss
+        return loss
+
+    def _present_loss(self) -> float:
         factor = self._record.factor if self._state == "closed" else self._shares.closing_factor(self._terms)
-        loss = (1.0 if factor is None else float(factor)) * math.fsum(
+        return (1.0 if factor is None else float(factor)) * math.fsum(
             float(term.coefficient) * value
             for term, value in zip(self._terms, read_losses(self._losses), strict=True)
             if float(term.coefficient) != 0.0
         )
-        if self._state == "closed":
-            self._loss = loss
-        return loss
 
     @property
     def grad_norm(self) -> float | None:
@@ -274,6 +375,11 @@ class Window:
     def weight(self) -> float:
         """The total weight of the micro-batches that took part, in the accumulator's (first) unit."""
         return self._shares.total(self._terms)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The total weight in each unit that was used."""
+        return self._shares.totals(self._terms)
 
     @property
     def skipped(self) -> bool:
