@@ -52,14 +52,21 @@ def test_something_is_marked_in_a_broken_loop(path: Path) -> None:
     assert corpus.expected(path, "audit") or corpus.expected(path, "lint")
 
 
+def test_every_mark_is_a_rule() -> None:
+    marked = {slug for path in MARKED for _, _, slugs in corpus.markers(path) for slug in slugs}
+    assert marked - {rule.slug for rule in all_rules()} == set()
+
+
 def test_each_rule_is_broken_in_two_loops() -> None:
     num_loops = Counter(slug for path in MARKED for slug in {s for _, _, slugs in corpus.markers(path) for s in slugs})
     assert {slug: num_loops[slug] for slug in _rules_to_cover() if num_loops[slug] < 2} == {}
 
 
 @pytest.mark.parametrize("path", ALL, ids=corpus.name_of)
-def test_script_runs_and_leaves_its_weights(path: Path) -> None:
+def test_script_runs_and_leaves_its_weights(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     weights = corpus.run(path)
+    assert list(tmp_path.iterdir()) == []
     assert weights
     assert all(isinstance(tensor, torch.Tensor) for tensor in weights)
 
