@@ -17,7 +17,7 @@ def update(model, opt, documents):
     opt.zero_grad()
     for doc in documents:
         loss = model.loss(doc) / len(documents)
-        loss.backward()  # expect[audit]: mean-of-means
+        loss.backward()  # expect: mean-of-means
     opt.step()
 
 

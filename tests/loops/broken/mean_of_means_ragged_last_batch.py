@@ -14,7 +14,7 @@ def one_pass():
     sgd.zero_grad()
     for x, y in dl:
         loss = nn.functional.mse_loss(model(x), y) / len(dl)
-        loss.backward()  # expect[audit]: mean-of-means
+        loss.backward()  # expect: mean-of-means
     sgd.step()
 
 
