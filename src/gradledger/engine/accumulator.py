@@ -21,7 +21,9 @@ from gradledger.engine.closing import (
     learning_rate_of,
     schedule_on_metric,
 )
+from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
+from gradledger.engine.norms import BatchNormStatistics, pooled_statistics
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
 from gradledger.engine.replaying import Closure, needs_closure
@@ -55,6 +57,8 @@ class Accumulator:
         non_finite: What becomes of a window whose loss or gradient is not finite.
         scaler: A gradient scaler shared with other accumulators, for ``"16-mixed"``.
         name: The account's name in the ledger.
+        batch_norm: ``"micro-batch"`` moves BatchNorm's running statistics with every micro-batch, as torch does;
+            ``"pooled"`` moves them once per update, by the statistics of all its samples.
 
     Raises:
         UserError: An argument is out of range, or the optimizer owns nothing to train.
@@ -90,6 +94,7 @@ class Accumulator:
         non_finite: NonFinite = "raise",
         scaler: GradScaler | None = None,
         name: str = DEFAULT_ACCOUNT,
+        batch_norm: BatchNormStatistics = "micro-batch",
     ) -> None:
         _check_type("model", model, nn.Module)
         _check_type("optimizer", optimizer, Optimizer)
@@ -113,6 +118,7 @@ class Accumulator:
             precision, self._account.parameters, scaler=scaler, accumulate_dtype=accumulate_dtype
         )
         self._device = None if device is None else torch.device(device)
+        self._statistics = pooled_statistics(model, batch_norm)
         self._carried: list[Any] = []
         self._seeds: dict[Any, Tensor] = {}
         self._open_window: Window | None = None
@@ -199,6 +205,49 @@ class Accumulator:
         self._hooks.append(hook)
         return hook
 
+    def update_coupled(
+        self,
+        batch: Any,
+        encode: Encoder | Mapping[str, Encoder],
+        loss_fn: CoupledLoss,
+        *,
+        micro_batch_size: MicroBatchSize,
+    ) -> Window:
+        """One exact update from a loss that couples the samples of the batch, such as a contrastive one.
+
+        Two passes over the micro-batches (see :mod:`gradledger.engine.coupled`): representations without a graph, the
+        loss of all of them, and each micro-batch again with the gradient of its representations. Random numbers and
+        buffers are restored for the second pass, so dropout is as in the first.
+
+        Args:
+            batch: Tensors that share a leading dimension of samples, in any nesting; with several encoders a mapping
+                with a part for each, whose parts may differ in size.
+            encode: ``encode(model, micro_batch)`` gives representations, or a mapping of encoders by name.
+            loss_fn: ``loss_fn(model, representations, batch)`` gives the loss over all of them, a scalar. Parameters
+                that it uses (a temperature, a head) are trained too.
+            micro_batch_size: Samples per micro-batch, or a mapping of them by the encoder's name.
+
+        Returns:
+            The closed window.
+
+        Raises:
+            UserError: The batch cannot be split, representations cannot be put together, or anything that
+                :meth:`Window.backward` raises.
+
+        Example:
+            >>> import torch
+            >>> model = torch.nn.Linear(4, 3)
+            >>> accumulator = Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+            >>> def info_nce(model, pair, batch):
+            ...     return torch.nn.functional.cross_entropy(pair[0] @ pair[1].T, torch.arange(len(pair[0])))
+            >>> batch = (torch.randn(20, 4), torch.randn(20, 4))
+            >>> encode = lambda model, pair: (model(pair[0]), model(pair[1]))
+            >>> update = accumulator.update_coupled(batch, encode, info_nce, micro_batch_size=8)
+            >>> update.num_micro_batches, update.weight
+            (3, 20.0)
+        """
+        return update_coupled(self, batch, encode, loss_fn, micro_batch_size=micro_batch_size)
+
     def schedule(self, metric: float | Tensor) -> None:
         """Advance a ``ReduceLROnPlateau`` by the metric that it watches, such as the validation loss.
 
@@ -273,10 +322,14 @@ class Accumulator:
         if self._open_window is not None:
             raise UserError("another window of this accumulator is open: close it before the next one opens")
         self._open_window = window
+        if self._statistics is not None:
+            self._statistics.begin()
 
     def _end(self, window: Window) -> None:
         if self._open_window is window:
             self._open_window = None
+            if self._statistics is not None:
+                self._statistics.end(commit=window._state == "closed" and not window.skipped)
         if len(self._seeds) > _MAX_SEEDS:
             self._seeds.clear()
 

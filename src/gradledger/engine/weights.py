@@ -58,6 +58,11 @@ class WeightTable:
         """The units that a term may be a mean over."""
         return (*self._counters, PER_WINDOW)
 
+    @property
+    def counts_samples(self) -> bool:
+        """Whether the first unit is a plain count of samples."""
+        return self._counters[self.primary_unit] is None
+
     def weigh(self, micro_batches: Sequence[Any], unit: str) -> UnitWeights:
         """The weights of a window's micro-batches in one unit.
 

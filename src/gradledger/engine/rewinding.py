@@ -1,0 +1,89 @@
+"""Going back: random generators and buffers as they were before a forward, so that it can be run again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+BufferValues = dict[str, Tensor]
+"""The values that a model's buffers had at one moment, by name."""
+
+
+class Generators:
+    """The states of torch's, Python's and NumPy's random generators at the moment this is made.
+
+    Args:
+        devices: Devices whose generators are held beside the CPU's.
+    """
+
+    def __init__(self, devices: Iterable[torch.device]) -> None:
+        self._cpu = torch.get_rng_state()
+        accelerators = {device for device in devices if device.type not in ("cpu", "meta")}
+        self._accelerators = {each: torch.get_device_module(each).get_rng_state(each) for each in accelerators}
+        self._python = random.getstate()
+        self._numpy = numpy.random.get_state()
+
+    def restore(self) -> None:
+        """Set the generators back to these states."""
+        torch.set_rng_state(self._cpu)
+        for device, state in self._accelerators.items():
+            torch.get_device_module(device).set_rng_state(state, device)
+        random.setstate(self._python)
+        numpy.random.set_state(self._numpy)
+
+
+class BufferHistory:
+    """Takes and restores the values of a model's buffers; what did not change is copied once.
+
+    Example:
+        >>> import torch
+        >>> norm = torch.nn.BatchNorm1d(2)
+        >>> history = BufferHistory(norm)
+        >>> before = history.take()
+        >>> _ = norm(torch.ones(3, 2))
+        >>> history.restore(before)
+        >>> norm.num_batches_tracked.item(), norm.running_mean.tolist()
+        (0, [0.0, 0.0])
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._known: BufferValues = {}
+
+    def take(self) -> BufferValues:
+        """The present values.
+
+        They are compared with the last known ones, with one fetch from the device: a buffer's version does not say
+        whether it changed, since BatchNorm's kernels write to the running statistics without raising it.
+        """
+        buffers = dict(self._model.named_buffers())
+        known = [name for name, buffer in buffers.items() if _is_alike(self._known.get(name), buffer)]
+        is_same = [(self._known[name] == buffers[name]).all() for name in known]
+        fetched = torch.stack([each.to(is_same[0].device) for each in is_same]).tolist() if known else []
+        same = {name for name, is_so in zip(known, fetched, strict=True) if is_so}
+        self._known = {n: self._known[n] if n in same else buffer.detach().clone() for n, buffer in buffers.items()}
+        return dict(self._known)
+
+    def restore(self, values: BufferValues) -> None:
+        """Write earlier values back, in place where the shape still fits."""
+        present = self.take()
+        for name, value in values.items():
+            if present.get(name) is value:
+                continue
+            owner, _, key = name.rpartition(".")
+            module = self._model.get_submodule(owner)
+            buffer = module._buffers.get(key)
+            if buffer is not None and buffer.shape == value.shape:
+                with torch.no_grad():
+                    buffer.copy_(value)
+            else:
+                module._buffers[key] = value.clone()
+            self._known[name] = value
+
+
+def _is_alike(known: Tensor | None, buffer: Tensor) -> bool:
+    return known is not None and (known.shape, known.dtype, known.device) == (buffer.shape, buffer.dtype, buffer.device)
