@@ -52,7 +52,10 @@ def _train(path: Path | None, overrides: list[str], table: bool) -> int:
         return FAILED_STATUS
     print_results(console, summary, run.evaluations, setup.config, str(directory.path))
     if summary.exit == "interrupted":
-        typer.echo("Interrupted: the open window was voided, what was learnt before it is saved.", err=True)
+        typer.echo(
+            f"Interrupted after update {summary.num_updates}: the open window was voided, what was learnt is saved.",
+            err=True,
+        )
         return INTERRUPTED_STATUS
     return 0
 

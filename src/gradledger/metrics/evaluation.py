@@ -135,7 +135,8 @@ class _RegressionMeter:
 
     def add(self, outputs: Tensor, labels: Tensor) -> None:
         self._targets.append(labels.cpu())
-        self._predictions.append(outputs.cpu())
+        one_a_sample = outputs.numel() == labels.numel()
+        self._predictions.append((outputs.reshape(labels.shape) if one_a_sample else outputs).cpu())
 
     def metrics(self) -> RegressionMetrics:
         return regression_metrics(_joined(self._targets), _joined(self._predictions))

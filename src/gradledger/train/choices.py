@@ -63,17 +63,22 @@ class CrossEntropy:
 
 def mean_squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
     """The mean of squared differences."""
-    return F.mse_loss(outputs, labels)
+    return F.mse_loss(_like(labels, outputs), labels)
 
 
 def mean_absolute_error(outputs: Tensor, labels: Tensor) -> Tensor:
     """The mean of absolute differences."""
-    return F.l1_loss(outputs, labels)
+    return F.l1_loss(_like(labels, outputs), labels)
 
 
 def huber(outputs: Tensor, labels: Tensor, *, delta: float = 1.0) -> Tensor:
     """Squared below ``delta``, absolute above it."""
-    return F.huber_loss(outputs, labels, delta=delta)
+    return F.huber_loss(_like(labels, outputs), labels, delta=delta)
+
+
+def _like(labels: Tensor, outputs: Tensor) -> Tensor:
+    """One output a sample for labels without a dimension of their own: (samples, 1) as (samples,), not broadcast."""
+    return outputs.reshape(labels.shape) if outputs.numel() == labels.numel() else outputs
 
 
 def no_scheduler(optimizer: Optimizer) -> None:
@@ -193,6 +198,38 @@ def weight_of(loss: LossFunction, task: Task, choice: Choice) -> Callable[[Any],
 
     count.unit = "tokens" if task == "language-model" else "units"  # type: ignore[attr-defined]  # read by the engine
     return count
+
+
+_TASKS_OF: dict[str, dict[str, tuple[Task, ...]]] = {
+    "model": {
+        "linear": ("classification", "regression"),
+        "mlp": ("classification", "regression"),
+        "cnn": ("classification", "regression"),
+        "transformer": ("language-model",),
+    },
+    "loss": {
+        "cross-entropy": ("classification", "language-model"),
+        "mse": ("regression",),
+        "l1": ("regression",),
+        "huber": ("regression",),
+    },
+}
+"""What each built-in is made for."""
+
+
+def check_task(key: str, choice: Choice, task: Task) -> None:
+    """A built-in must be made for the task.
+
+    Raises:
+        UserError: It is not.
+    """
+    tasks = _TASKS_OF[key].get(choice.name, (task,))
+    if task not in tasks:
+        fitting = [name for name, its_tasks in _TASKS_OF[key].items() if task in its_tasks]
+        raise UserError(
+            f"{key} {choice.name!r} is for {' or '.join(tasks)}, but the data are for {task}: choose "
+            f"{' or '.join(fitting)}, or your own package.module:callable"
+        )
 
 
 def check_class_weights(choice: Choice, num_classes: int) -> None:

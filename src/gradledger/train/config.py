@@ -111,7 +111,7 @@ class TrainConfig(BaseModel):
         elif samples % size:
             raise ValueError(
                 f"effective_batch_size ({samples}) is not a multiple of micro_batch_size ({size}): "
-                f"choose {max(samples // size, 1) * size} or {(samples // size + 1) * size}"
+                "choose " + " or ".join(str(n * size) for n in (samples // size, samples // size + 1) if n)
             )
         else:
             object.__setattr__(self, "steps", samples // size)
@@ -236,9 +236,9 @@ def _choice_record(record: dict[str, Any], key: str, override: str) -> dict[str,
 def _explain(detail: Any) -> str:
     keys, value = [str(part) for part in detail["loc"]], detail["input"]
     key = ".".join(keys)
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] in ("extra_forbidden", "invalid_key") and keys[0] not in TrainConfig.model_fields:
         valid = list(TrainConfig.model_fields)
-        return f"unknown key {key!r} (value {value!r}): {nearest(key, valid)}; the keys are {', '.join(valid)}"
+        return f"unknown key {key!r} (value {value!r}): {nearest(key, valid)} The keys are {', '.join(valid)}"
     if not keys:
         return str(detail["msg"]).removeprefix("Value error, ")
     if keys[1:] == ["name"]:

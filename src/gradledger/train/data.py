@@ -303,6 +303,8 @@ def _first_sample(dataset: Any, what: str) -> tuple[Tensor, Tensor]:
     sample = next(iter(dataset), None) if isinstance(dataset, IterableDataset) else dataset[0]
     if not (isinstance(sample, tuple | list) and len(sample) == 2):
         raise UserError(f"{what} gives {type(sample).__name__}: each sample must be a pair (inputs, label)")
+    if not isinstance(sample[0], Tensor | np.ndarray | np.generic):
+        raise UserError(f"{what} gives inputs of type {type(sample[0]).__name__}: make them a tensor of numbers")
     return torch.as_tensor(sample[0]), torch.as_tensor(sample[1])
 
 

@@ -5,13 +5,13 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A phrase that names the nearest of the valid names.
+    """A sentence that names the nearest of the valid names.
 
     Example:
         >>> nearest("epoch", ["epochs", "seed"])
         "did you mean 'epochs'?"
         >>> nearest("zzz", ["epochs"])
-        "the nearest valid name is 'epochs'"
+        "the nearest valid name is 'epochs'."
     """
     names = list(valid)
     folded = {candidate.lower().replace("_", "-"): candidate for candidate in names}
@@ -20,4 +20,4 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if close:
         return f"did you mean {folded[close[0]]!r}?"
     (best,) = get_close_matches(query, folded, n=1, cutoff=0.0) or [next(iter(folded))]
-    return f"the nearest valid name is {folded[best]!r}"
+    return f"the nearest valid name is {folded[best]!r}."

@@ -134,7 +134,9 @@ class EnginePasses:
         """Train on each sample once; yields as windows close."""
         setup, clock = self._setup, self._clock
         steps = setup.config.num_micro_batches_per_window
-        windows = self._accumulator.windows(setup.loader, steps=steps, tail=tail)
+        # A DataLoader over an iterable data set has a __len__ that raises; a generator has none.
+        loader = setup.loader if setup.num_planned_updates is not None else (batch for batch in setup.loader)
+        windows = self._accumulator.windows(loader, steps=steps, tail=tail)
         while True:
             with clock.measure("data"):
                 window = next(windows, None)

@@ -110,7 +110,7 @@ class Registry:
         message = f"unknown key '{self.key}.{name}' (value {value!r}): "
         if not valid:
             return message + f"{self.key} {owner!r} takes no arguments"
-        return message + f"{nearest(name, valid)}; {self.key} {owner!r} takes {', '.join(valid)}"
+        return message + f"{nearest(name, valid)} The {self.key} {owner!r} takes {', '.join(valid)}"
 
     def _check_kind(self, owner: str, name: str, value: Any, parameter: inspect.Parameter | None) -> None:
         """A value must be of the kind of the parameter's default; where that is None or missing, anything goes."""

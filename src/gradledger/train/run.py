@@ -17,7 +17,7 @@ from gradledger.train.interrupts import Interrupts
 from gradledger.train.memory import PeakMemory
 from gradledger.train.passes import Clock, EnginePasses, Passes, Update
 from gradledger.train.records import EvaluationRecord, Exit, Observer, Summary, UpdateRecord
-from gradledger.train.setup import Setup
+from gradledger.train.setup import Setup, set_seed
 
 _UPDATES_PER_READ_ON_ACCELERATOR = 16
 """Reading a loss waits for the device, so there it is done for several updates at once."""
@@ -71,6 +71,7 @@ class Run:
         self._tell(lambda observer: observer.begin(config, self.setup.num_planned_updates))
         self.setup.model.train()
         import_torchmetrics()  # so that loading it is not taken for training
+        set_seed(config.seed)  # what happened since the model was made does not matter
         self._clock.start()
         exit: Exit = "failed"
         num_epochs = 0

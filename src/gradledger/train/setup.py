@@ -19,6 +19,7 @@ from gradledger.errors import UserError
 from gradledger.train.choices import (
     LossFunction,
     check_class_weights,
+    check_task,
     data_registry,
     loss_registry,
     make_loss,
@@ -79,9 +80,7 @@ def prepare(config: TrainConfig, data: Data | None = None) -> Setup:
     data = load_data(config) if data is None else data
     config = _complete(config, data)
     device = _device(config.device)
-    random.seed(config.seed)
-    np.random.seed(config.seed)
-    torch.manual_seed(config.seed)
+    set_seed(config.seed)
     model = model_registry.make(config.model, input_shape=data.input_shape, num_outputs=data.num_outputs)
     if not isinstance(model, nn.Module):
         raise UserError(f"model {config.model.name!r} gave {type(model).__name__}: it must give a torch.nn.Module")
@@ -107,14 +106,24 @@ def prepare(config: TrainConfig, data: Data | None = None) -> Setup:
     )
 
 
+def set_seed(seed: int) -> None:
+    """Start every random state afresh."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def _complete(config: TrainConfig, data: Data) -> TrainConfig:
     """The configuration with ``auto`` settled and every default written out."""
     loss = loss_registry.complete(settle("loss", config.loss, data.task))
+    model = model_registry.complete(settle("model", config.model, data.task))
+    check_task("loss", loss, data.task)
+    check_task("model", model, data.task)
     check_class_weights(loss, data.num_outputs)
     return config.model_copy(
         update={
             "data": data_registry.complete(config.data),
-            "model": model_registry.complete(settle("model", config.model, data.task)),
+            "model": model,
             "loss": loss,
             "optimizer": optimizer_registry.complete(settle("optimizer", config.optimizer, data.task)),
             "scheduler": scheduler_registry.complete(config.scheduler),

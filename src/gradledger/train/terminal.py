@@ -50,31 +50,14 @@ class TerminalView(Observer):
             f"{config.effective_num_samples}, tail {config.tail}, {config.epochs} epochs{planned}"
         )
         self._say(HEADER if self._table else f"The ledger begins:\n{HEADER}")
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("update"),
-                MofNCompleteColumn(),
-                BarColumn(bar_width=None),
-                TextColumn(
-                    "loss {task.fields[loss]:.4f}  grad norm {task.fields[grad_norm]}  lr {task.fields[lr]:.3g}"
-                ),
-                TextColumn("{task.fields[rate]:.0f} samples/s"),
-                TimeRemainingColumn(compact=True),
-                console=self._console,
-                transient=True,
-            )
-            self._progress.add_task("", total=num_planned_updates, loss=float("nan"), grad_norm="–", lr=0.0, rate=0.0)
-            self._progress.start()
 
     def update(self, record: UpdateRecord) -> None:
         """Move the bar, or print a line now and then."""
         rate = self._rate.after(record)
         norm = "–" if record.grad_norm is None else f"{record.grad_norm:.3f}"
-        if self._progress is not None:
-            task = self._progress.task_ids[0]
-            self._progress.update(
-                task, completed=record.update, loss=record.loss, grad_norm=norm, lr=record.lr, rate=rate
-            )
+        if self._console.is_terminal:
+            numbers = {"loss": f"{record.loss:.4f}", "norm": norm, "lr": f"{record.lr:.3g}", "rate": f"{rate:.0f}"}
+            self._move_bar(record.update, numbers)
         elif not self._table and self._is_line_due(record):
             self._last_plain_line = record.update
             self._say(
@@ -103,6 +86,23 @@ class TerminalView(Observer):
         """Take the bar away."""
         if self._progress is not None:
             self._progress.stop()
+
+    def _move_bar(self, num_updates: int, numbers: dict[str, str]) -> None:
+        if self._progress is None:
+            fields = "loss {task.fields[loss]}  grad norm {task.fields[norm]}  lr {task.fields[lr]}"
+            self._progress = Progress(
+                TextColumn("update"),
+                MofNCompleteColumn(),
+                BarColumn(bar_width=None),
+                TextColumn(fields),
+                TextColumn("{task.fields[rate]} samples/s"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+                transient=True,
+            )
+            self._progress.add_task("", total=self._num_planned, **numbers)  # type: ignore[arg-type]  # fields are free
+            self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=num_updates, **numbers)  # type: ignore[arg-type]
 
     def _is_line_due(self, record: UpdateRecord) -> bool:
         every = max((self._num_planned or 50 * _PLAIN_LINES_PER_RUN) // _PLAIN_LINES_PER_RUN, 1)
