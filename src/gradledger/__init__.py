@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradledger.engine import Accumulator as Accumulator
     from gradledger.engine import Window as Window
+    from gradledger.engine import class_weights as class_weights
+    from gradledger.engine import elements as elements
     from gradledger.engine import num_updates as num_updates
+    from gradledger.engine import tokens as tokens
     from gradledger.errors import UserError as UserError
     from gradledger.ledger import Ledger as Ledger
     from gradledger.ledger import read_ledger as read_ledger
@@ -20,7 +23,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "Accumulator": "gradledger.engine",
     "Window": "gradledger.engine",
+    "class_weights": "gradledger.engine",
+    "elements": "gradledger.engine",
     "num_updates": "gradledger.engine",
+    "tokens": "gradledger.engine",
     "UserError": "gradledger.errors",
     "Ledger": "gradledger.ledger",
     "read_ledger": "gradledger.ledger",

@@ -86,13 +86,19 @@ class Account:
         return [p.grad for p in self.parameters if p.grad is not None]
 
     def fence(self) -> list[Tensor] | None:
-        """The parameters that a backward may reach where other accounts exist; None where no fence is needed."""
+        """The parameters that a backward may reach where other accounts exist; None where no fence is needed.
+
+        Those of the model that nobody owns are within, so that :meth:`check_owned` notices them.
+        """
         if len(_live_accounts) == 1:
             return None
         others = self._others()
         own = {id(parameter) for parameter in self.parameters}
-        is_foreign = any(id(p) not in own for other in others for p in other.parameters)
-        return [p for p in self.parameters if p.requires_grad] if is_foreign else None
+        foreign = {id(p) for other in others for p in other.parameters} - own
+        if not foreign:
+            return None
+        within = [*self.parameters, *(p for _, p in self._unowned if id(p) not in foreign)]
+        return [parameter for parameter in within if parameter.requires_grad]
 
     def watch(self) -> None:
         """Remember one gradient's identity and version, to notice when somebody else changes it."""

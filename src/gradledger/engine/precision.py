@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,8 +22,15 @@ autocast, ``16-mixed`` with a gradient scaler; ``bf16-true`` expects parameters 
 _AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-_num_open_windows: weakref.WeakKeyDictionary[GradScaler, int] = weakref.WeakKeyDictionary()
-"""Accounts may share a gradient scaler; its factor is frozen while any of them has an open window."""
+@dataclass(slots=True)
+class _ScalerUse:
+    """Accounts may share a gradient scaler; its factor is frozen while any of them has an open window."""
+
+    num_open_windows: int = 0
+    is_update_due: bool = False
+
+
+_uses: weakref.WeakKeyDictionary[GradScaler, _ScalerUse] = weakref.WeakKeyDictionary()
 
 
 class Precision:
@@ -107,12 +115,16 @@ class Precision:
     def open(self) -> None:
         """A window opens: the gradient scaler's factor stays as it is until every open window has closed."""
         if self.scaler is not None:
-            _num_open_windows[self.scaler] = _num_open_windows.get(self.scaler, 0) + 1
+            _uses.setdefault(self.scaler, _ScalerUse()).num_open_windows += 1
 
     def close(self) -> None:
         """A window has closed, or is void."""
-        if self.scaler is not None:
-            _num_open_windows[self.scaler] -= 1
+        if self.scaler is None:
+            return
+        use = _uses[self.scaler]
+        use.num_open_windows -= 1
+        if use.is_update_due and use.num_open_windows == 0:
+            self.update_scaler()
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Take the gradient scaler's factor out of the gradients.
@@ -124,7 +136,7 @@ class Precision:
         try:
             self.scaler.unscale_(optimizer)
         except RuntimeError as error:
-            if "since the last update" not in str(error):
+            if "last update()" not in str(error) and "after step()" not in str(error):
                 raise
             raise UserError(
                 "a window closes for the second time while another account's window with the same gradient scaler is "
@@ -133,7 +145,11 @@ class Precision:
 
     def update_scaler(self) -> None:
         """After the step: let the gradient scaler adapt, once all windows that use it are closing or closed."""
-        if self.scaler is not None and _num_open_windows[self.scaler] <= 1:
+        if self.scaler is None:
+            return
+        use = _uses[self.scaler]
+        use.is_update_due = use.num_open_windows > 1
+        if not use.is_update_due:
             self.scaler.update()
 
     def state_dict(self) -> dict[str, Any] | None:

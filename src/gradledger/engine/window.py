@@ -241,7 +241,7 @@ class Window:
         if seed is not None:
             try:
                 self._add_gradient(loss, seed)
-            except RuntimeError:
+            except (RuntimeError, TypeError):
                 _check_loss(loss)
                 raise
             account.watch()
