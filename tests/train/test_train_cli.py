@@ -79,6 +79,7 @@ def test_the_run_directory_holds_what_it_should(default_run):
         "config.yaml",
         "ledger.jsonl",
         "metrics.jsonl",
+        "report.html",
     ]
     config = yaml.safe_load((path / "config.yaml").read_text())
     assert (config["micro_batch_size"], config["steps"], config["optimizer"]["lr"]) == (16, 4, 0.05)
@@ -134,6 +135,14 @@ def test_the_whole_ledger_as_a_table(tmp_path):
     assert re.match(r" +23 +90 +13  ", rows[-1])
     assert "-- epoch 1" in called.out
     assert "-- validation: loss" in called.out
+
+
+def test_the_report_is_there_while_the_run_goes_on_and_events_at_its_end(tmp_path):
+    called = _call(tmp_path, "--watch", "--tensorboard", "events", "--set", "epochs=2")
+    assert called.status == 0, called.err
+    assert called.err == "Open runs/digits-1/report.html: it renews itself while the run goes on.\n"
+    assert "digits-1" in (tmp_path / "runs" / "digits-1" / "report.html").read_text(encoding="utf-8")
+    assert list((tmp_path / "events" / "digits-1").glob("events.*"))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +201,7 @@ def test_ctrl_c_ends_cleanly_with_status_130(tmp_path):
             break
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.fullmatch(r"Interrupted after update \d+: .*what was learnt is saved\.\n", err)
+    assert re.fullmatch(r"Interrupted after update \d+: .*what was learnt before it is saved\.\n", err)
     path = tmp_path / "runs" / "digits-1"
     (summary,) = _lines(path, "summary")
     assert summary["exit"] == "interrupted"

@@ -13,6 +13,7 @@ from gradledger.engine import NonFiniteError
 from gradledger.ledger import Evaluate, Metric, balance_of
 from gradledger.train import Observer, Run, load_config, prepare
 from gradledger.train.data import Data
+from gradledger.train.watching import Refresher
 
 
 class _Recorder(Observer):
@@ -213,6 +214,33 @@ def test_what_was_learnt_before_ctrl_c_is_that_of_the_updates_made():
     next(shorter._passes.one_pass(tail="keep"))
     for interrupted, expected in zip(run.setup.model.parameters(), shorter.setup.model.parameters(), strict=True):
         assert torch.equal(interrupted, expected)
+
+
+def test_what_is_watched_is_refreshed_now_and_then():
+    times = iter([0.0, 0.0, 0.5, 1.0, 2.6, 3.0, 3.1, 8.1, 8.2])  # made; called, 0.5 s long; too early; called; …
+    refreshes = []
+    refresher = Refresher(lambda: refreshes.append(1), clock=lambda: next(times))
+    expected = [1, 1, 1, 1, 1, 2]  # after 0.5 s of work, 5 s of pause
+    for number in expected:
+        refresher.entries([])
+        assert len(refreshes) == number
+    assert list(times) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"), [((), 1), (("num_threads=2",), 2), (("model.hidden=[9999]",), None)]
+)
+def test_a_small_model_gets_one_thread(overrides, expected):
+    seen, before = set(), torch.get_num_threads()
+
+    class Look(Observer):
+        def update(self, record):
+            seen.add(torch.get_num_threads())
+
+    setup = prepare(load_config(overrides=["device=cpu", "epochs=1", *overrides]), _random_data())
+    Run(setup, [Look()]).train()
+    assert seen == {expected or before}
+    assert torch.get_num_threads() == before
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_failed():

@@ -21,43 +21,61 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Goes over the file, such as optimizer.lr=0.1."),
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Print the whole ledger, a micro-batch a line.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep report.html current while the run goes on.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write TensorBoard event files there at the end.")
+    ] = None,
 ) -> None:
     """Train a model with gradient accumulation, and show what happened to its gradients."""
     try:
         with working_directory_importable():
-            status = _train(config, overrides or [], table)
-    except KeyboardInterrupt:  # before training began: there is nothing to save
+            status = _train(config, overrides or [], table, watch, tensorboard)
+    except KeyboardInterrupt:  # before training began, or a second time: there is nothing more to save
         status = INTERRUPTED_STATUS
     raise typer.Exit(status)
 
 
-def _train(path: Path | None, overrides: list[str], table: bool) -> int:
+def _train(path: Path | None, overrides: list[str], table: bool, watch: bool, tensorboard: Path | None) -> int:
     from gradledger.train.config import load_config
 
     checked = load_config(path, overrides)  # before torch is imported: a mistake is told at once
     from rich.console import Console
 
     from gradledger.engine import NonFiniteError
-    from gradledger.train import Run, RunDirectory, RunFiles, prepare
+    from gradledger.report import print_summary, read_runs, write_report, write_tensorboard
+    from gradledger.train import Observer, Run, RunDirectory, RunFiles, prepare
     from gradledger.train.terminal import TerminalView, print_results
+    from gradledger.train.watching import Refresher
 
     setup = prepare(checked)
     directory = RunDirectory.create(checked.output, checked.name, stem=checked.data.name.replace(":", "-"))
+    report = directory.path / "report.html"
     console = Console()
-    run = Run(setup, [RunFiles(directory, setup.model), TerminalView(console, table=table)])
+    observers: list[Observer] = [RunFiles(directory, setup.model), TerminalView(console, table=table)]
+    if watch:
+        typer.echo(f"Open {report}: it renews itself while the run goes on.", err=True)
+        observers.append(Refresher(lambda: write_report([directory.path], report)))
+    run = Run(setup, observers)
+    status = 0
     try:
         summary = run.train()
     except NonFiniteError as error:
         typer.echo(f"gradledger: training failed: {error}\nWhat was learnt before is in {directory.path}", err=True)
-        return FAILED_STATUS
-    print_results(console, summary, run.evaluations, setup.config, str(directory.path))
-    if summary.exit == "interrupted":
-        typer.echo(
-            f"Interrupted after update {summary.num_updates}: the open window was voided, what was learnt is saved.",
-            err=True,
-        )
-        return INTERRUPTED_STATUS
-    return 0
+        status = FAILED_STATUS
+    else:
+        print_results(console, summary, run.evaluations, setup.config, str(directory.path))
+        if summary.exit == "interrupted":
+            typer.echo(
+                f"Interrupted after update {summary.num_updates}: "
+                "the open window was voided, what was learnt before it is saved.",
+                err=True,
+            )
+            status = INTERRUPTED_STATUS
+    print_summary(directory.path)
+    write_report([directory.path], report)
+    if tensorboard is not None:
+        write_tensorboard(read_runs([directory.path]), tensorboard)
+    return status
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class TrainConfig(BaseModel):
     """One training run. Every field has a default: the digits, 16 samples × 4 micro-batches to an update.
 
     ``steps`` counts the micro-batches of a window; ``effective_batch_size`` says the same in samples.
+    ``num_threads`` is for the CPU; null leaves torch's own number, or 1 for a model so small that more only cost.
 
     Example:
         >>> TrainConfig().effective_num_samples
@@ -73,6 +74,7 @@ class TrainConfig(BaseModel):
     precision: Precision = Field("32-true", description=f"one of {', '.join(get_args(Precision))}")
     non_finite: NonFinite = Field("raise", description=f"one of {', '.join(get_args(NonFinite))}")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    num_threads: int | None = Field(None, ge=1, description="a whole number of at least 1, or null")
     epochs: int = Field(20, ge=1, description="a whole number of at least 1")
     seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
 

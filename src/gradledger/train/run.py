@@ -17,7 +17,7 @@ from gradledger.train.interrupts import Interrupts
 from gradledger.train.memory import PeakMemory
 from gradledger.train.passes import Clock, EnginePasses, Passes, Update
 from gradledger.train.records import EvaluationRecord, Exit, Observer, Summary, UpdateRecord
-from gradledger.train.setup import Setup, set_seed
+from gradledger.train.setup import Setup, set_seed, threads
 
 _UPDATES_PER_READ_ON_ACCELERATOR = 16
 """Reading a loss waits for the device, so there it is done for several updates at once."""
@@ -76,7 +76,7 @@ class Run:
         exit: Exit = "failed"
         num_epochs = 0
         try:
-            with self._interrupts:
+            with threads(self.setup), self._interrupts:
                 for epoch in range(1, config.epochs + 1):
                     self._train_epoch(epoch)
                     num_epochs = epoch

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +114,26 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+_FEW_MULTIPLICATIONS = 1_000_000
+"""In a micro-batch, about: below it, threads wait for each other longer than they work."""
+
+
+@contextmanager
+def threads(setup: Setup) -> Iterator[None]:
+    """The number of CPU threads that the configuration asks for, or that suits the model."""
+    before = torch.get_num_threads()
+    wanted = setup.config.num_threads
+    if wanted is None and setup.device.type == "cpu":
+        num_parameters = sum(parameter.numel() for parameter in setup.model.parameters())
+        is_small = num_parameters * setup.config.micro_batch_size < _FEW_MULTIPLICATIONS
+        wanted = 1 if is_small else None
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _complete(config: TrainConfig, data: Data) -> TrainConfig:
     """The configuration with ``auto`` settled and every default written out."""
     loss = loss_registry.complete(settle("loss", config.loss, data.task))
@@ -160,7 +181,7 @@ def _planned_updates(config: TrainConfig, data: Data, loader: DataLoader[Any]) -
     steps = config.num_micro_batches_per_window
     if config.tail == "carry":  # one long pass: only the last epoch's tail is a shorter window
         return num_updates(len(loader) * config.epochs, steps=steps)
-    planned = num_updates(loader, steps=steps, epochs=config.epochs, tail=config.tail)
+    planned = config.epochs * num_updates(loader, steps=steps, tail=config.tail)
     if planned == 0:
         raise UserError(
             f"tail is 'drop' and an epoch has {len(loader)} micro-batches, fewer than the {steps} of a window: nothing "
