@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradledger.auditor import audit as audit
     from gradledger.engine import Accumulator as Accumulator
     from gradledger.engine import Window as Window
     from gradledger.engine import class_weights as class_weights
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "audit": "gradledger.auditor",
     "Accumulator": "gradledger.engine",
     "Window": "gradledger.engine",
     "class_weights": "gradledger.engine",

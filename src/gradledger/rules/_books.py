@@ -90,6 +90,7 @@ class Books:
 
     Args:
         ledger: Entries in order.
+        complete: The program came to its end: what is still open then, stays open.
 
     Example:
         >>> from gradledger.ledger import from_text
@@ -97,8 +98,9 @@ class Books:
         [2]
     """
 
-    def __init__(self, ledger: Iterable[Entry]) -> None:
+    def __init__(self, ledger: Iterable[Entry], *, complete: bool = True) -> None:
         self.entries = tuple(ledger)
+        self.complete = complete
 
     @cached_property
     def series(self) -> list[Series]:

@@ -131,14 +131,19 @@ def descriptions() -> dict[str, str]:
 
 
 def judge(
-    ledger: Ledger | Iterable[Entry], select: Iterable[str] | None = None, ignore: Iterable[str] | None = None
+    ledger: Ledger | Iterable[Entry],
+    select: Iterable[str] | None = None,
+    ignore: Iterable[str] | None = None,
+    *,
+    complete: bool = True,
 ) -> list[Finding]:
     """Put a ledger before the rules.
 
     Args:
-        ledger: What happened, or what a linter predicts; complete: what is open at its end stays open.
+        ledger: What happened, or what a linter predicts.
         select: Only these slugs, codes or families. None: all rules.
         ignore: Not these.
+        complete: The program came to its end: what is still open then, stays open.
 
     Returns:
         Each distinct cause once, in source order; comments in the source that ignore a finding are heeded.
@@ -152,6 +157,6 @@ def judge(
         ['stale-gradient']
     """
     wanted = selection([(rule.slug, rule.code) for rule in all_rules()], select, ignore)
-    books = Books(ledger)
+    books = Books(ledger, complete=complete)
     found = [finding for rule in all_rules() if rule.slug in wanted for finding in rule.findings(books)]
     return in_source_order(without_ignored(merge(found)))

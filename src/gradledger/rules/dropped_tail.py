@@ -47,7 +47,7 @@ def _check(books: Books, series: Series) -> Iterator[Cause]:
             if held and crossed and not entry.void:
                 yield _cause(series, held, step, position, "zeroed away when the next epoch begins")
             held = []
-    if held:
+    if held and books.complete:
         yield _cause(series, held, step, len(series.entries), "left when the program ends")
 
 

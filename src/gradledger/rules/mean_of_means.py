@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from gradledger.ledger import Backward, Window, balance_of
-from gradledger.rules._books import Books, Series, num_micro_batches, strip
+from gradledger.ledger import Backward
+from gradledger.rules._books import Books, Scaling, Series, scalings, strip
 from gradledger.rules._registry import Cause
 
 CODE = "GL203"
@@ -30,28 +30,25 @@ _TOLERANCE = 0.01
 
 
 def check(books: Books) -> Iterator[Cause]:
-    """A window whose losses count alike although their weights differ."""
+    """A line whose means count alike in a window although their weights differ."""
     for series in books.series:
-        for window in series.closed:
-            if num_micro_batches(window) > 1 and _is_mean_of_means(window):
-                yield _cause(series, window)
+        for scaling in scalings(series):
+            if scaling.num_micro_batches > 1 and _is_mean_of_means(scaling):
+                yield _cause(series, scaling)
 
 
-def _is_mean_of_means(window: Window) -> bool:
-    balance = balance_of(window, tolerance=_TOLERANCE)
-    backwards = window.consumed
-    if balance.verdict != "uneven" or any(backward.reduction != "mean" for backward in backwards):
+def _is_mean_of_means(scaling: Scaling) -> bool:
+    weights = [backward.weight for backward in scaling.backwards if backward.weight]
+    if len(weights) < len(scaling.backwards) or len({backward.unit for backward in scaling.backwards}) > 1:
         return False
-    for line in {backward.location for backward in backwards}:
-        own = [backward for backward in backwards if backward.location == line]
-        if not all(math.isclose(b.scale or 0.0, own[0].scale or 0.0, rel_tol=1e-3) for b in own):
-            return False
-    return True
+    coefficients = [math.prod(factors) for factors in scaling.factors]
+    alike = all(math.isclose(coefficient, coefficients[0], rel_tol=1e-3) for coefficient in coefficients)
+    return alike and max(weights) > (1 + _TOLERANCE) * min(weights)
 
 
-def _cause(series: Series, window: Window) -> Cause:
-    heaviest = max(window.consumed, key=_weight)
-    lightest = min(window.consumed, key=_weight)
+def _cause(series: Series, scaling: Scaling) -> Cause:
+    heaviest = max(scaling.backwards, key=_weight)
+    lightest = min(scaling.backwards, key=_weight)
     return Cause(
         location=lightest.location,
         message=f"Means over {_weight(lightest):g} and over {_weight(heaviest):g} {lightest.unit} count the same in "
@@ -59,8 +56,8 @@ def _cause(series: Series, window: Window) -> Cause:
         update=lightest.update,
         account=series.account,
         evidence=(
-            strip(window.entries, lightest),
-            f"{lightest.unit} per backward: {', '.join(f'{_weight(b):g}' for b in window.consumed[:12])}",
+            strip(scaling.window.entries, lightest),
+            f"{lightest.unit} per backward: {', '.join(f'{_weight(b):g}' for b in scaling.backwards[:12])}",
         ),
     )
 

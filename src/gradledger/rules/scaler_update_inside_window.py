@@ -25,7 +25,8 @@ def check(books: Books) -> Iterator[Cause]:
     for series in books.series:
         for window in series.windows:
             for entry in between_backwards(window, ScalerUpdate, Unscale):
-                if not any(backward.scaled_by_scaler for backward in window.backwards):
+                own = [b for b in window.backwards if b.scaled_by_scaler and not books.used_by_others(b)]
+                if not own or len({backward.micro_batch for backward in own}) < 2:
                     continue
                 name = "update()" if isinstance(entry, ScalerUpdate) else "unscale_()"
                 yield Cause(

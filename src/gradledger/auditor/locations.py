@@ -1,0 +1,63 @@
+"""Which line of the user's own source an event comes from."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from types import CodeType, FrameType
+
+from gradledger.ledger import Location
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARY_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_INTERACTIVE = ("<stdin>", "<ipython-input", "<doctest")
+
+_is_user_code: dict[str, bool] = {}
+
+
+def is_user_file(file: str) -> bool:
+    """Not Python's, torch's, an installed package's or this package's."""
+    known = _is_user_code.get(file)
+    if known is None:
+        known = _is_user_code[file] = _classify(file)
+    return known
+
+
+def _classify(file: str) -> bool:
+    if file.startswith("<"):
+        return file.startswith(_INTERACTIVE)
+    path = os.path.abspath(file)
+    if path.startswith(_PACKAGE) or any(part in path for part in _LIBRARY_PARTS):
+        return False
+    standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    return not any(path.startswith(os.path.abspath(folder) + os.sep) for folder in standard if folder)
+
+
+def user_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frames of the user's code, from this one outwards."""
+    while frame is not None:
+        if is_user_file(frame.f_code.co_filename):
+            yield frame
+        frame = frame.f_back
+
+
+def user_frame(skip: int = 1) -> FrameType | None:
+    """The innermost frame of the user's code, not counting ``skip`` callers."""
+    return next(user_frames(sys._getframe(skip)), None)
+
+
+def location_of(frame: FrameType | None) -> Location | None:
+    """The line that a frame is at."""
+    return None if frame is None else Location(frame.f_code.co_filename, frame.f_lineno)
+
+
+def user_location() -> Location | None:
+    """The line of the user's source that is being executed."""
+    return location_of(user_frame(2))
+
+
+def line_of_code(code: CodeType) -> Location:
+    """Where a function begins."""
+    return Location(code.co_filename, code.co_firstlineno)

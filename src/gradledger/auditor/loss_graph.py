@@ -1,0 +1,233 @@
+"""What a loss's autograd graph says about it: scale, reduction, weight. Read before the backward, without a host sync.
+
+From the root downwards, multiplications and divisions by constants are factors; the first node that reduces (a mean, a
+sum, a loss function with its reduction) ends the walk. What is not understood makes the answer unknown, never a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from gradledger.ledger import Reduction
+
+SCALER_MARK = "gradledger.scaler"
+"""Key in a node's metadata: this multiplication is a gradient scaler's."""
+
+_PASS_THROUGH = frozenset(
+    {
+        "AliasBackward0", "CloneBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
+        "ToCopyBackward0", "UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0", "NegBackward0",
+    }
+)  # fmt: skip
+_LOSSES = (
+    "NllLoss", "MseLoss", "BinaryCrossEntropy", "SmoothL1Loss", "HuberLoss", "MultiMarginLoss", "SoftMarginLoss",
+    "MultilabelMarginLoss", "L1Loss",
+)  # fmt: skip
+_REDUCTIONS: dict[int, Reduction] = {1: "mean", 2: "sum"}
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A constant that multiplies the loss."""
+
+    value: float
+    is_division: bool
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is known of a loss.
+
+    Args:
+        factors: Constants that multiply it, outermost first. None: one of them is not known.
+        reduction: How it reduces over its units. None: unknown.
+        weight: Units that it reduces over. None: unknown.
+        unit: What these are.
+        scaled_by_scaler: A gradient scaler's multiplication was met.
+        coupled: Its labels are the positions of the samples in the micro-batch.
+    """
+
+    factors: list[Factor] | None = field(default_factory=list)
+    reduction: Reduction | None = None
+    weight: float | None = None
+    unit: str = "samples"
+    scaled_by_scaler: bool = False
+    coupled: bool = False
+
+    def multiply(self, factor: Factor | None) -> None:
+        """Take in one more factor; None is one that is not known."""
+        if self.factors is not None:
+            self.factors = None if factor is None else [*self.factors, factor]
+
+    @property
+    def values(self) -> tuple[float, ...] | None:
+        """The factors as numbers, ones left out."""
+        if self.factors is None:
+            return None
+        return tuple(factor.value for factor in self.factors if factor.value != 1.0)
+
+    @property
+    def scale(self) -> float | None:
+        """The product of the factors."""
+        return None if self.factors is None else math.prod(factor.value for factor in self.factors)
+
+
+def read_loss(loss: Any, gradient: Any = None) -> Reading:
+    """Read a loss's graph.
+
+    Args:
+        loss: The tensor that backward starts from.
+        gradient: What backward was given to start with: a factor where it is a number.
+    """
+    reading = Reading()
+    if gradient is not None:
+        reading.multiply(_constant(gradient, is_division=False))
+    node = getattr(loss, "grad_fn", None)
+    if node is None or loss.numel() != 1:
+        return Reading(factors=None)
+    return _read(node, reading)
+
+
+def _read(node: Any, reading: Reading, depth: int = 0) -> Reading:
+    while depth < _MAX_DEPTH and node is not None:
+        depth += 1
+        name = node.name()
+        paths = [path for path, _ in node.next_functions]
+        open_paths = [path for path in paths if path is not None]
+        if SCALER_MARK in node.metadata:
+            reading.scaled_by_scaler = True
+        elif name.startswith(("MulBackward", "DivBackward")):
+            if len(open_paths) != 1 or (name.startswith("Div") and paths[0] is None):
+                return reading
+            reading.multiply(_operand(node, paths, is_division=name.startswith("Div")))
+        elif name.startswith(("AddBackward", "SubBackward")):
+            if len(open_paths) > 1:
+                return _read_terms(open_paths, reading, depth)
+        elif name not in _PASS_THROUGH and not _is_reduction_of_one(node, name):
+            return _read_reduction(node, name, reading)
+        node = open_paths[0] if open_paths else None
+    return reading
+
+
+def _operand(node: Any, paths: list[Any], *, is_division: bool) -> Factor | None:
+    constant = node._saved_other if paths[0] is not None else node._saved_self
+    return _constant(constant, is_division)
+
+
+def _constant(constant: Any, is_division: bool) -> Factor | None:
+    """The value of a number or of a one-element tensor on the CPU: others could not be read without waiting."""
+    if isinstance(constant, torch.Tensor):
+        if constant.numel() != 1 or constant.device.type != "cpu":
+            return None
+        constant = constant.item()
+    if not isinstance(constant, int | float) or (is_division and constant == 0):
+        return None
+    return Factor(1 / constant if is_division else float(constant), is_division)
+
+
+def _is_reduction_of_one(node: Any, name: str) -> bool:
+    """``loss.mean()`` of a loss that is one number already."""
+    return name in ("MeanBackward0", "SumBackward0") and math.prod(node._saved_self_sym_sizes) == 1
+
+
+def _read_reduction(node: Any, name: str, reading: Reading) -> Reading:
+    if name.startswith(_LOSSES):
+        _read_loss_function(node, name, reading)
+    elif name == "MeanBackward0":
+        reading.reduction, reading.weight = "mean", float(node._saved_self_sym_numel)
+        reading.unit = "elements" if len(node._saved_self_sym_sizes) > 1 else "samples"
+    elif name == "MeanBackward1" and len(node._saved_self_sym_sizes) == 1:
+        reading.reduction, reading.weight = "mean", float(node._saved_self_sym_numel)
+    elif name == "SumBackward0":
+        sizes = tuple(node._saved_self_sym_sizes)
+        reading.reduction, reading.weight = "sum", float(math.prod(sizes))
+        reading.unit = "elements" if len(sizes) > 1 else "samples"
+        _read_own_division(sizes, reading)
+    return reading
+
+
+def _read_loss_function(node: Any, name: str, reading: Reading) -> None:
+    reading.reduction = _REDUCTIONS.get(node._saved_reduction)
+    if name.startswith("NllLoss"):
+        _read_nll(node, name, reading)
+    else:
+        reading.weight = float(node._saved_self.numel())
+        reading.unit = "elements"
+    if reading.reduction == "sum":
+        _read_own_division(tuple(node._saved_target.shape), reading)
+
+
+def _read_nll(node: Any, name: str, reading: Reading) -> None:
+    target = node._saved_target
+    per_position = name.startswith("NllLoss2D") or node._saved_self.dim() > 2
+    reading.unit = "tokens" if per_position else "samples"
+    if node._saved_weight is None:  # class weights make the denominator another quantity
+        total = node._saved_total_weight
+        reading.weight = total.item() if total.device.type == "cpu" else None
+    reading.coupled = _labels_are_positions(node._saved_self, target)
+
+
+def _labels_are_positions(logits: Any, target: Any) -> bool:
+    """Square logits whose labels are a permutation of the rows: each sample is told from the others."""
+    num_samples = target.numel()
+    if logits.dim() != 2 or tuple(logits.shape) != (num_samples, num_samples) or num_samples < 4:
+        return False
+    if target.device.type != "cpu":
+        return False
+    return bool(torch.equal(torch.sort(target).values, torch.arange(num_samples, dtype=target.dtype)))
+
+
+def _read_own_division(sizes: tuple[int, ...], reading: Reading) -> None:
+    """A sum that is divided at once by its own number of units is a mean, and that division is not a factor."""
+    factors = reading.factors
+    if not factors or not factors[-1].is_division:
+        return
+    divisor = 1 / factors[-1].value
+    own_counts = (*sizes, math.prod(sizes), reading.weight or 0)
+    is_own_count = any(math.isclose(divisor, count) for count in own_counts if count > 1)
+    is_divided_again = any(_is_whole_share(factor) for factor in factors[:-1])
+    if is_own_count or is_divided_again:
+        reading.reduction, reading.weight, reading.factors = "mean", divisor, factors[:-1]
+
+
+def _is_whole_share(factor: Factor) -> bool:
+    value = abs(factor.value)
+    return factor.is_division and 0 < value <= 0.5 and math.isclose(1 / value, round(1 / value), rel_tol=1e-6)
+
+
+def _read_terms(paths: list[Any], reading: Reading, depth: int) -> Reading:
+    """A sum of several losses: what they have in common is known of the whole."""
+    terms = [_read(path, Reading(), depth) for path in paths]
+    reading.scaled_by_scaler = reading.scaled_by_scaler or any(term.scaled_by_scaler for term in terms)
+    reading.coupled = any(term.coupled for term in terms)
+    means = [term for term in terms if term.reduction == "mean"]
+    if not means or any(term.reduction == "sum" for term in terms):
+        return reading
+    shared = _shared_factors([term for term in terms if term.reduction])
+    if shared is None:
+        return reading
+    for factor in shared:
+        reading.multiply(factor)
+    reading.reduction = "mean"
+    weights = {(term.weight, term.unit) for term in means}
+    if len(weights) == 1:
+        reading.weight, reading.unit = weights.pop()
+    return reading
+
+
+def _shared_factors(terms: list[Reading]) -> list[Factor] | None:
+    """The factors that every term has; None where one term is divided by a whole number and another is not."""
+    if any(term.factors is None for term in terms):
+        return None
+    counts = [Counter(term.factors or ()) for term in terms]
+    shared = counts[0].copy()
+    for count in counts[1:]:
+        shared &= count
+    rest = [factor for count in counts for factor in (count - shared).elements()]
+    return None if any(_is_whole_share(factor) for factor in rest) else list(shared.elements())

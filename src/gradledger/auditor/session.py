@@ -1,0 +1,113 @@
+"""One audit: patches on, ledger taken, patches off, rules asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from gradledger.auditor.patches import Patches
+from gradledger.auditor.recorder import AuditStopped, Recorder
+from gradledger.errors import UserError
+from gradledger.findings import Finding, in_source_order, merge, selection
+from gradledger.ledger import Ledger
+from gradledger.rules import all_rules, judge
+
+_active: list[Auditor] = []
+
+
+class Auditor:
+    """Audits the training that happens while it is entered.
+
+    Args:
+        select: Only these rules: slugs, codes or families. None: all.
+        ignore: Not these.
+        stop_after: Updates after which the audited block is stopped. None: let it run.
+
+    Raises:
+        UserError: ``select`` or ``ignore`` names no rule, or an audit is already running in this process.
+
+    Example:
+        >>> import torch, gradledger
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with gradledger.audit() as auditor:
+        ...     for x in torch.ones(3, 4, 2):
+        ...         model(x).mean().backward()
+        ...         optimizer.step()
+        >>> [finding.rule for finding in auditor.findings]
+        ['stale-gradient']
+    """
+
+    def __init__(
+        self,
+        *,
+        select: Iterable[str] | None = None,
+        ignore: Iterable[str] | None = None,
+        stop_after: int | None = None,
+    ) -> None:
+        self._select = list(select) if select is not None else None
+        self._ignore = list(ignore) if ignore is not None else None
+        selection([(rule.slug, rule.code) for rule in all_rules()], self._select, self._ignore)
+        self._recorder = Recorder(stop_after=stop_after, on_full=self._judge_older)
+        self._patches = Patches(self._recorder)
+        self._older: list[Finding] = []
+        self._complete = True
+        self.stopped = False
+
+    def __enter__(self) -> Self:
+        if _active:
+            raise UserError("an audit is already running in this process: end it before the next one begins")
+        try:
+            self._patches.apply()
+        except BaseException:
+            self._patches.undo()
+            raise
+        _active.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._patches.undo()
+        _active.remove(self)
+        self._recorder.finish()
+        self._recorder.release()
+        self.stopped = isinstance(error, AuditStopped)
+        self._complete = error is None or (isinstance(error, SystemExit) and not error.code)
+        return self.stopped
+
+    @property
+    def ledger(self) -> Ledger:
+        """What happened; of a very long run the last part."""
+        return self._recorder.ledger()
+
+    @property
+    def num_updates(self) -> int:
+        """Updates seen, of all accounts together."""
+        return sum(account.num_updates for account in self._recorder.accounts.values())
+
+    @property
+    def num_backwards(self) -> int:
+        """Backward calls seen."""
+        return self._recorder.num_calls
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Each distinct cause once, in source order."""
+        last = judge(self.ledger, self._select, self._ignore, complete=self._complete and not _is_running(self))
+        return in_source_order(merge([*self._older, *last]))
+
+    def _judge_older(self, ledger: Ledger) -> None:
+        self._older = merge([*self._older, *judge(ledger, self._select, self._ignore, complete=False)])
+
+
+def _is_running(auditor: Auditor) -> bool:
+    return auditor in _active
+
+
+def audit(
+    *, select: Iterable[str] | None = None, ignore: Iterable[str] | None = None, stop_after: int | None = None
+) -> Auditor:
+    """Audit the training in a ``with`` block; see :class:`Auditor` for the arguments."""
+    return Auditor(select=select, ignore=ignore, stop_after=stop_after)

@@ -1,0 +1,74 @@
+"""A walk over a whole autograd graph, made for the first few backward passes of a line only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_MAX_NODES = 20_000
+RETAINED_MARK = "gradledger.retained"
+"""Key in a node's metadata: the number of the backward call that kept this graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a graph leads to.
+
+    Args:
+        parameters: Identities of the parameters that would receive a gradient.
+        batch_norm: Batch normalisation in training mode is part of it.
+    """
+
+    parameters: frozenset[int]
+    batch_norm: bool
+
+
+def survey(roots: list[Any]) -> Survey | None:
+    """Walk the graph; None where it is too large."""
+    parameters: set[int] = set()
+    batch_norm = False
+    for number, node in enumerate(nodes(roots)):
+        if number > _MAX_NODES:
+            return None
+        name = node.name()
+        if name.endswith("AccumulateGrad"):
+            if isinstance(node.variable, torch.nn.Parameter):
+                parameters.add(id(node.variable))
+        elif "BatchNorm" in name:
+            batch_norm = batch_norm or bool(getattr(node, "_saved_training", False))
+    return Survey(frozenset(parameters), batch_norm)
+
+
+def mark_retained(roots: list[Any], call: int) -> None:
+    """Leave the call's number on the nodes of a graph that is kept."""
+    for number, node in enumerate(nodes(roots)):
+        if number > _MAX_NODES:
+            return
+        node.metadata.setdefault(RETAINED_MARK, call)
+
+
+def retained_call(roots: list[Any]) -> int | None:
+    """The earlier call whose kept graph this one goes through, if any."""
+    for number, node in enumerate(nodes(roots)):
+        if number > _MAX_NODES:
+            return None
+        call = node.metadata.get(RETAINED_MARK)
+        if call is not None and not node.name().endswith("AccumulateGrad"):
+            return int(call)
+    return None
+
+
+def nodes(roots: list[Any]) -> Iterator[Any]:
+    """Every node below the roots once."""
+    seen: set[Any] = set()
+    waiting = [node for node in roots if node is not None]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting.extend(path for path, _ in node.next_functions if path is not None)
