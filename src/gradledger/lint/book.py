@@ -1,0 +1,179 @@
+"""Keeps what the machine sees happen to gradients, and writes it down as a ledger once all accounts are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradledger.ledger import DEFAULT_ACCOUNT, Adjust, Backward, Clip, Entry, Ledger, Location, Step, Zero
+from gradledger.lint.values import Leaf, Optimizer
+
+ROUND_WEIGHT = 4.0
+"""The weight of every micro-batch whose size the source does not tell."""
+
+
+@dataclass(slots=True)
+class Event:
+    """Something that happened, before it is known which accounts it touches.
+
+    Args:
+        kind: The class of the entry.
+        optimizer: Its account, where it is one optimizer's doing.
+        leaves: The parameters it touches otherwise; None: every account.
+        fields: The entry's own fields.
+    """
+
+    kind: type[Entry]
+    location: Location | None
+    optimizer: Optimizer | None = None
+    leaves: frozenset[Leaf] | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    assumed: bool = False
+
+
+class Book:
+    """The events of one run of the machine."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.optimizers: list[Optimizer] = []
+        self.unclear: list[str] = []
+        self.guessed = False
+        self._sweep: tuple[type[Entry], Location | None, set[Leaf], dict[str, Any]] | None = None
+
+    def register(self, optimizer: Optimizer) -> None:
+        """Open an account."""
+        self.optimizers.append(optimizer)
+
+    def record(self, event: Event) -> None:
+        """Append an event."""
+        self._close_sweep()
+        self.events.append(event)
+
+    def touch(self, kind: type[Entry], leaf: Leaf, location: Location | None, **fields: Any) -> None:
+        """One parameter's gradient was changed by hand: a loop over parameters makes one entry, not one for each."""
+        sweep = self._sweep
+        same = sweep is not None and (sweep[0], sweep[1], sweep[3]) == (kind, location, fields)
+        if sweep is not None and same and leaf not in sweep[2]:
+            sweep[2].add(leaf)
+            return
+        self._close_sweep()
+        self._sweep = (kind, location, {leaf}, fields)
+
+    def _close_sweep(self) -> None:
+        if self._sweep is not None:
+            kind, location, leaves, fields = self._sweep
+            self._sweep = None
+            self.events.append(Event(kind, location, leaves=frozenset(leaves), fields=fields))
+
+    def ledger(self) -> Ledger:
+        """What happened, as entries of each account."""
+        self._close_sweep()
+        return Ledger(_Writer(self).entries())
+
+
+class _Writer:
+    def __init__(self, book: Book) -> None:
+        self.book = book
+        self.names = _account_names(book.optimizers)
+        self.owners = list({name: _owned(optimizer) for optimizer, name in self.names.items()}.items())
+        self.all_owned = [leaf for _, leaves in self.owners for leaf in leaves or []]
+        self.received: set[Leaf] = set()
+        self.certain = not book.guessed and all(leaves is not None for _, leaves in self.owners)
+        self.micro_batches: dict[str, int] = dict.fromkeys(self.names.values(), 0)
+        self.updates: dict[str, int] = dict.fromkeys(self.names.values(), 0)
+        self.assumes = any(event.assumed for event in book.events)
+
+    def entries(self) -> Iterable[Entry]:
+        for event in self.book.events:
+            for account, partial in self._accounts(event):
+                yield self._write(event, account, partial)
+
+    def _write(self, event: Event, account: str, partial: bool) -> Entry:
+        fields = dict(event.fields)
+        if event.kind is Backward:
+            self.micro_batches[account] = self.micro_batches.get(account, 0) + 1
+            if self.assumes and fields.get("weight") is not None:
+                fields["weight"] = ROUND_WEIGHT
+            self._note_received(event, fields)
+        if event.kind is Adjust:
+            self.received |= event.leaves or frozenset()
+        if event.kind is Step and self.certain:
+            fields["num_missing"] = self._num_missing(account)
+        if event.kind is Zero and partial:
+            fields["partial"] = True
+        update = self.updates.get(account, 0)
+        if event.kind is Step and not fields.get("skipped"):
+            self.updates[account] = update + 1
+        return event.kind(
+            account=account,
+            micro_batch=self.micro_batches.get(account, 0),
+            update=update,
+            location=event.location,
+            **fields,
+        )
+
+    def _others(self, event: Event, own: str) -> list[tuple[str, bool]]:
+        """Other accounts that share parameters with one that is zeroed."""
+        touched = [(name, leaves) for name, leaves in self.owners if name != own and leaves]
+        shared = event.leaves or frozenset()
+        return [(name, not _covers(shared, leaves)) for name, leaves in touched if leaves and _touches(shared, leaves)]
+
+    def _note_received(self, event: Event, fields: dict[str, Any]) -> None:
+        received = event.leaves or frozenset()
+        self.received |= received
+        if self.certain:
+            fields["num_unowned"] = sum(not _touches(frozenset({leaf}), self.all_owned) for leaf in received)
+
+    def _num_missing(self, account: str) -> int:
+        owned = next((leaves or [] for name, leaves in self.owners if name == account), [])
+        received = frozenset(self.received)
+        return sum(not _touches(received, [leaf]) for leaf in owned)
+
+    def _accounts(self, event: Event) -> list[tuple[str, bool]]:
+        if event.optimizer is not None:
+            own = self.names.get(event.optimizer, DEFAULT_ACCOUNT)
+            others = self._others(event, own) if event.kind is Zero and event.leaves else []
+            return [(own, False), *others]
+        if event.leaves is None:
+            return [(name, False) for name, _ in self.owners] or [(DEFAULT_ACCOUNT, False)]
+        return [
+            (name, leaves is not None and event.kind in (Zero, Adjust) and not _covers(event.leaves, leaves))
+            for name, leaves in self.owners
+            if leaves is None or event.kind is Clip or _touches(event.leaves, leaves)
+            if event.kind is not Clip or leaves is None or _touches(event.leaves, leaves)
+        ]
+
+
+def _owned(optimizer: Optimizer) -> list[Leaf] | None:
+    if optimizer.leaves is None:
+        return None
+    return [leaf for leaf in optimizer.leaves if leaf.requires_grad]
+
+
+def _touches(leaves: frozenset[Leaf], owned: list[Leaf]) -> bool:
+    return any(leaf.overlaps(mine) for leaf in leaves for mine in owned)
+
+
+def _covers(leaves: frozenset[Leaf], owned: list[Leaf]) -> bool:
+    return all(any(mine.is_within(leaf) for leaf in leaves) for mine in owned)
+
+
+def _account_names(optimizers: list[Optimizer]) -> dict[Optimizer, str]:
+    if len(optimizers) == 1:
+        return {optimizers[0]: DEFAULT_ACCOUNT}
+    names: dict[Optimizer, str] = {}
+    taken: set[str] = set()
+    known: dict[frozenset[Leaf], str] = {}
+    for number, optimizer in enumerate(optimizers):
+        owned = frozenset(optimizer.leaves or ())
+        if owned and owned in known:
+            names[optimizer] = known[owned]  # one wraps the other
+            continue
+        name = optimizer.name or f"optimizer-{number}"
+        while name in taken:
+            name += "'"
+        taken.add(name)
+        names[optimizer] = known[owned] = name
+    return dict.fromkeys(names, DEFAULT_ACCOUNT) if len(taken) == 1 else names

@@ -1,0 +1,93 @@
+"""The Hugging Face Trainer: its windows are its own, and right wherever the model lets it count the window's units.
+
+The Trainer asks the model's ``forward`` for the sum over the window's tokens where that takes ``**kwargs``; it then
+divides by nothing itself. A forward that ignores ``num_items_in_batch`` returns its own mean, and the means add up.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from gradledger.ledger import EpochEnd, EpochStart
+from gradledger.lint import data, modules, numbers, optimizers
+from gradledger.lint.backward import backward
+from gradledger.lint.values import MISSING, Bag, Function, Instance, Tensor, Unknown, Value
+
+if TYPE_CHECKING:
+    from gradledger.lint.machine import Machine
+
+Args = list[Value]
+Kwargs = dict[str, Value]
+_COUNT = "num_items_in_batch"
+
+
+def arguments(args: Args, kwargs: Kwargs) -> Bag:
+    """``TrainingArguments(…)``."""
+    return Bag("hf.TrainingArguments", {**kwargs, "output_dir": args[0] if args else kwargs.get("output_dir")})
+
+
+def construct(args: Args, kwargs: Kwargs) -> Bag:
+    """``Trainer(…)``."""
+    names = ("model", "args", "data_collator", "train_dataset")
+    return Bag("hf.Trainer", {**dict(zip(names, args, strict=False)), **kwargs})
+
+
+def is_trainer(instance: Instance) -> bool:
+    """Is it a Trainer that the file extends?"""
+    return any(base.rpartition(".")[2] in ("Trainer", "Seq2SeqTrainer") for base in instance.cls.library_bases())
+
+
+def method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    """``trainer.name(…)``."""
+    model = bag.attributes.get("model")
+    if name == "train" and isinstance(model, Instance) and _ignores_the_count(model) and not _has_own_loss(bag):
+        _train(machine, model, bag, node)
+    return Unknown(f"trainer.{name}()")
+
+
+def _has_own_loss(bag: Bag) -> bool:
+    return bag.attributes.get("compute_loss_func") is not None
+
+
+def _ignores_the_count(model: Instance) -> bool:
+    """Its forward takes whatever it is given, and never looks at the number of units or hands it on."""
+    forward = model.cls.lookup("forward")
+    if not isinstance(forward, Function) or forward.node.args.kwarg is None:
+        return False
+    rest = forward.node.args.kwarg.arg
+    named = {argument.arg for argument in [*forward.node.args.args, *forward.node.args.kwonlyargs]}
+    used = {name.id for name in ast.walk(forward.node) if isinstance(name, ast.Name)}
+    return _COUNT not in named and rest not in used
+
+
+def _train(machine: Machine, model: Instance, bag: Bag, node: ast.AST) -> None:
+    options = bag.attributes.get("args")
+    given = options.attributes if isinstance(options, Bag) else {}
+    steps = given.get("gradient_accumulation_steps", 1)
+    steps = steps if isinstance(steps, int) else numbers.ASSUMED_STEPS
+    batch_size = given.get("per_device_train_batch_size", 8)
+    loader = data.loader(machine, [bag.attributes.get("train_dataset")], {"batch_size": batch_size}, node)
+    length = min(loader.length or 2 * machine.window + 1, 2 * max(steps, 3))
+    optimizer = optimizers.new_optimizer(machine, "AdamW", [modules.leaves_of(model)], {}, node)
+    machine.record(EpochStart, node, num_micro_batches=length)
+    for index in range(length):
+        batch = loader.make(index)
+        result = machine.call(model, [], batch if isinstance(batch, dict) else {}, node)
+        loss = result.get("loss") if isinstance(result, dict) else result
+        if not isinstance(loss, Tensor):
+            machine.book.unclear.append("the model's forward returns no loss that can be followed")
+            return
+        backward(machine, loss, node)
+        if (index + 1) % steps == 0 or index == length - 1:
+            optimizers.step(machine, optimizer, node, scaler=False)
+            optimizers.zero(machine, optimizer, node)
+    machine.record(EpochEnd, node)
+
+
+def instance_method(
+    machine: Machine, instance: Instance, name: str, args: Args, kwargs: Kwargs, node: ast.AST
+) -> Value:
+    """What the Trainer gives a class of the file that extends it."""
+    machine.book.unclear.append("the Hugging Face Trainer owns the windows")
+    return MISSING
