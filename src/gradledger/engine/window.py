@@ -216,6 +216,7 @@ class Window:
         weight: float | Tensor | None = None,
         per: str | None = None,
         reduction: Reduction = "mean",
+        retain_graph: bool = False,
     ) -> None:
         """Add the gradient of a loss to the window, by its share of the whole effective batch.
 
@@ -226,6 +227,7 @@ class Window:
             per: The unit, where a micro-batch has several terms with denominators of their own. ``"micro-batch"``
                 counts each micro-batch as 1; ``"window"`` adds the term as it is: call it once in the window.
             reduction: Whether ``loss`` is the mean or the sum over its units.
+            retain_graph: Another term of this micro-batch goes back through the same forward.
 
         Raises:
             UserError: The window is not open or not being iterated, the loss is no scalar or needs no gradient, the
@@ -240,7 +242,7 @@ class Window:
         account.check_untouched()
         if seed is not None:
             try:
-                self._add_gradient(loss, seed)
+                self._add_gradient(loss, seed, retain_graph)
             except (RuntimeError, TypeError):
                 _check_loss(loss)
                 raise
@@ -283,12 +285,12 @@ class Window:
             self._seeds[key] = seed = seed if scaler is None else scaler.scale(seed)
         return seed
 
-    def _add_gradient(self, loss: Tensor, seed: Tensor) -> None:
+    def _add_gradient(self, loss: Tensor, seed: Tensor, retain_graph: bool) -> None:
         if self._autocast is None:
-            torch.autograd.backward(loss, seed, inputs=self._fence)
+            torch.autograd.backward(loss, seed, retain_graph, inputs=self._fence)
         else:
             with torch.autocast(self._accumulator._precision.device_type, enabled=False):
-                torch.autograd.backward(loss, seed, inputs=self._fence)
+                torch.autograd.backward(loss, seed, retain_graph, inputs=self._fence)
 
     # Closing
 
