@@ -107,7 +107,7 @@ def arithmetic(run: Run) -> list[str]:
 
 
 def time_split(run: Run) -> list[Share]:
-    """Where the seconds went; what no part claims is ``other``."""
+    """Where the seconds went; what no part claims is evaluation and the rest."""
     seconds = run.summary.get("seconds")
     if not isinstance(seconds, Mapping):
         return []
@@ -116,7 +116,7 @@ def time_split(run: Run) -> list[Share]:
     total = max(float(seconds.get("total") or 0.0), known)
     if total <= 0:
         return []
-    parts["other"] = total - known
+    parts["evaluation_other"] = total - known
     return [Share(name.replace("_", " and ", 1), value, value / total) for name, value in parts.items()]
 
 

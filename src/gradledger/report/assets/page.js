@@ -97,7 +97,7 @@ function layout(chart, log) {
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { color: style("--ink"), size: 12 } },
     xaxis: { ...axis, title: { text: "update", standoff: 8 }, showgrid: false, showline: true },
     yaxis: { ...axis, title: { text: chart.y_label, standoff: 10 }, type: log ? "log" : "linear",
-      tickformat: formats[chart.format], ticksuffix: chart.format === "seconds" ? "s" : "", nticks: 6,
+      tickformat: formats[chart.format], ticksuffix: chart.format === "seconds" ? "s" : "", nticks: 6, rangemode: chart.key === "lr" ? "tozero" : "normal",
       hoverformat: chart.format === "percent" ? ".1%" : ".4~g", dtick: log ? 1 : undefined },
   };
 }
