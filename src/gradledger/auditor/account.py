@@ -84,6 +84,7 @@ class Account:
     weights_touched: bool = False
     in_epoch: bool = False
     thread: int | None = None
+    is_sharded: bool = False
 
     def refresh(self) -> bool:
         """Take in parameters that were added to the optimizer; whether there were any."""
@@ -98,6 +99,7 @@ class Account:
             self.states.append(_state(parameter))
             self.held.append(parameter.grad is not None)
             self.ever.append(parameter.grad is not None)
+            self.is_sharded = self.is_sharded or hasattr(parameter, "_local_tensor")
         return bool(added)
 
     def close(self) -> None:
@@ -109,8 +111,11 @@ class Account:
         """Positions whose gradient is another tensor or version than when last looked at; the new state is kept."""
         states = self.states
         changed = []
+        is_sharded = self.is_sharded
         for position, parameter in enumerate(self.parameters):
             gradient = parameter.grad
+            if is_sharded:
+                gradient = getattr(gradient, "_local_tensor", gradient)
             state = NO_GRADIENT if gradient is None else (id(gradient), gradient._version)
             if state != states[position]:
                 changed.append(position)
@@ -195,4 +200,5 @@ class Account:
 
 def _state(parameter: torch.Tensor) -> tuple[int, int]:
     gradient = parameter.grad
+    gradient = getattr(gradient, "_local_tensor", gradient)
     return NO_GRADIENT if gradient is None else (id(gradient), gradient._version)

@@ -17,6 +17,7 @@ import torch.nn.utils
 import torch.optim.lr_scheduler
 import torch.optim.swa_utils
 import torch.utils.data.dataloader
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad
 from torch.optim.optimizer import (
@@ -382,6 +383,22 @@ def _ddp_pre_forward(patches: Patches, original: Any) -> Any:
     return _pre_forward
 
 
+def _fsdp_post_backward(patches: Patches, original: Any) -> Any:
+    recorder = patches.recorder
+
+    @functools.wraps(original)
+    def post_backward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        parameters = [
+            each.sharded_param
+            for each in self.fsdp_params
+            if each.unsharded_accumulated_grad is not None or each._unsharded_param.grad is not None
+        ]
+        recorder.shard_group_done(parameters, bool(self.reduce_grads))
+        return original(self, *args, **kwargs)
+
+    return post_backward
+
+
 def _all_reduce(patches: Patches, original: Any) -> Any:
     recorder = patches.recorder
 
@@ -451,6 +468,7 @@ _TABLE: tuple[tuple[Any, str, Callable[[Patches, Any], Any]], ...] = (
     (torch.optim.lr_scheduler.LRScheduler, "_initial_step", _scheduler_first_step),
     (torch.optim.swa_utils.AveragedModel, "update_parameters", _average_update),
     (DistributedDataParallel, "_pre_forward", _ddp_pre_forward),
+    (FSDPParamGroup, "post_backward", _fsdp_post_backward),
     (torch.distributed, "all_reduce", _all_reduce),
     (torch.utils.data.DataLoader, "__iter__", _loader_iter),
     (torch.utils.data.dataloader._BaseDataLoaderIter, "__next__", _loader_next),

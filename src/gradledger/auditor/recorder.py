@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from gradledger.auditor.account import Account, Change, Summary
+from gradledger.auditor.account import Account, Change, ChangeKind, Summary
 from gradledger.auditor.epochs import EpochWatch
 from gradledger.auditor.locations import location_of, user_frame, user_location
 from gradledger.auditor.loss_graph import Reading, read_loss
-from gradledger.auditor.survey import Survey, mark_retained, retained_call, survey
+from gradledger.auditor.survey import mark_retained, retained_call, survey
 from gradledger.ledger import (
     DEFAULT_ACCOUNT,
     Adjust,
@@ -68,6 +68,14 @@ class _ThreadState(threading.local):
         self.call: _Call | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Surveyed:
+    """What the last survey of a line's graph came to."""
+
+    num_unowned: int | None = None
+    batch_norm: bool | None = None
+
+
 @dataclass(slots=True)
 class _Call:
     """A backward call that is running or has run."""
@@ -78,8 +86,9 @@ class _Call:
     retained: bool
     reuses: int | None
     finite: bool | None
-    survey: Survey | None
+    surveyed: _Surveyed
     recorded: set[str] = field(default_factory=set)
+    sharded: dict[int, bool] = field(default_factory=dict)
 
 
 class Recorder:
@@ -110,7 +119,7 @@ class Recorder:
         self.local = _ThreadState()
         self.num_calls = 0
         self.num_surveys: dict[Location | None, int] = {}
-        self.surveys: dict[Location | None, Survey | None] = {}
+        self.surveys: dict[Location | None, _Surveyed] = {}
         self.retained_pending = False
         self.synced_modules: weakref.WeakKeyDictionary[Any, tuple[bool, frozenset[int]]] = weakref.WeakKeyDictionary()
         self.schedulers: weakref.WeakKeyDictionary[Any, Location | None] = weakref.WeakKeyDictionary()
@@ -282,10 +291,8 @@ class Recorder:
             if account.parameters[position] is not parameter or value is parameter.grad is not None:
                 continue  # `p.grad /= n` sets what it has just changed in place
             place = self._first_location(account)
-            if value is None:
-                change = Change("zero", location=place, replaces=True)
-            else:
-                change = Change("write", location=place, replaces=True)
+            kind: ChangeKind = "zero" if value is None or _is_zero(value) else "write"
+            change = Change(kind, location=place, replaces=True)
             self._note(account, position, change)
 
     def note_alias(self, tensor: Any, alias: Any) -> None:
@@ -360,16 +367,28 @@ class Recorder:
         if retained:
             mark_retained(roots, number)
             self.retained_pending = True
-        found = self._survey(roots, location)
-        return _Call(number, location, reading, retained, reuses, _is_finite(losses), found)
+        surveyed = self._survey(roots, location)
+        return _Call(number, location, reading, retained, reuses, _is_finite(losses), surveyed)
 
-    def _survey(self, roots: list[Any], location: Location | None) -> Survey | None:
+    def _survey(self, roots: list[Any], location: Location | None) -> _Surveyed:
         done = self.num_surveys.get(location, 0)
         if done >= _SURVEYS_PER_LINE:
             return self.surveys[location]
         self.num_surveys[location] = done + 1
-        self.surveys[location] = found = survey(roots)
-        return found
+        found = survey(roots)
+        surveyed = _Surveyed()
+        if found is not None:
+            num_unowned = sum(identity not in self.owners for identity in found.parameters)
+            is_sharded = any(account.is_sharded for account in self.accounts.values())
+            surveyed = _Surveyed(None if is_sharded else num_unowned, found.batch_norm)
+        self.surveys[location] = surveyed
+        return surveyed
+
+    def shard_group_done(self, parameters: list[Any], reduced: bool) -> None:
+        """FSDP has dealt with a group's gradients: reduced them, or kept them for a later backward."""
+        call = self.local.call
+        if call is not None:
+            call.sharded.update((id(parameter), reduced) for parameter in parameters)
 
     def graph_reused(self, outputs: Iterable[Any]) -> None:
         """``autograd.grad`` went through a graph: a retained one was kept for it."""
@@ -385,7 +404,8 @@ class Recorder:
         """Record the call with an account that received gradients from it."""
         changed = account.look()
         account.changes = {}
-        if not changed:
+        kept = [account.positions[identity] for identity in call.sharded if identity in account.positions]
+        if not changed and not kept:
             return
         gradients = self.gradients
         if len(gradients) > _MAX_INDEX:
@@ -401,6 +421,9 @@ class Recorder:
             gradients[id(gradient)] = (account, position)
             account.held[position] = account.ever[position] = True
             dtype = dtype or gradient.dtype
+        for position in kept:  # gradients that FSDP keeps elsewhere until it reduces them
+            account.held[position] = account.ever[position] = True
+            dtype = dtype or account.parameters[position].dtype
         if dtype is not None and account.key not in call.recorded:
             self._add_backward(account, call, dtype)
         if emptied:
@@ -417,7 +440,6 @@ class Recorder:
         account.mark_weights()
         account.in_epoch = True
         reading = call.reading
-        found = call.survey
         running = next((step for step in self.local.steps if step.account is account), None)
         if running is not None and running.zeros:
             for zero in running.zeros:
@@ -433,22 +455,22 @@ class Recorder:
                 factors=reading.values,
                 reduction=reading.reduction,
                 retained=call.retained,
-                synced=self._is_synced(account),
+                synced=self._is_synced(account, call),
                 grad_dtype=str(dtype).removeprefix("torch."),
                 finite=call.finite,
                 call=call.number,
                 scaled_by_scaler=reading.scaled_by_scaler or None,
                 reuses=call.reuses,
-                num_unowned=self._num_unowned(found),
-                batch_norm=found.batch_norm if found else None,
+                num_unowned=call.surveyed.num_unowned,
+                batch_norm=call.surveyed.batch_norm,
                 coupled=reading.coupled or None,
             ),
         )
 
-    def _num_unowned(self, found: Survey | None) -> int | None:
-        return None if found is None else sum(identity not in self.owners for identity in found.parameters)
-
-    def _is_synced(self, account: Account) -> bool | None:
+    def _is_synced(self, account: Account, call: _Call) -> bool | None:
+        if call.sharded:
+            flags = [reduced for identity, reduced in call.sharded.items() if identity in account.positions]
+            return any(flags) if flags else None
         flags = [
             synced
             for synced, parameters in self.synced_modules.values()
@@ -664,6 +686,14 @@ class Recorder:
             taken[account.name] = number = taken.get(account.name, 0) + 1
             names[key] = account.name if number == 1 else f"{account.name}-{number}"
         return names
+
+
+def _is_zero(tensor: torch.Tensor) -> bool:
+    """All zeros, as far as a look costs no wait."""
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        return False
+    few = tensor.detach().flatten()[:256]
+    return not few.any() and not tensor.detach().any()
 
 
 def _unwrapped(optimizer: Any) -> Any:
