@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from gradledger.auditor.children import Children
 from gradledger.auditor.patches import Patches
 from gradledger.auditor.recorder import AuditStopped, Recorder
 from gradledger.errors import UserError
@@ -51,6 +52,7 @@ class Auditor:
         selection([(rule.slug, rule.code) for rule in all_rules()], self._select, self._ignore)
         self._recorder = Recorder(stop_after=stop_after, on_full=self._judge_older)
         self._patches = Patches(self._recorder)
+        self._children = Children(self._select, self._ignore)
         self._older: list[Finding] = []
         self._complete = True
         self.stopped = False
@@ -63,19 +65,27 @@ class Auditor:
         except BaseException:
             self._patches.undo()
             raise
+        self._children.watch()
         _active.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._patches.undo()
-        _active.remove(self)
-        self._recorder.finish()
-        self._recorder.release()
         self.stopped = isinstance(error, AuditStopped)
         self._complete = error is None or (isinstance(error, SystemExit) and not error.code)
+        self.close()
         return self.stopped
+
+    def close(self) -> list[Finding]:
+        """End the audit, if it still runs, and return the findings."""
+        if self in _active:
+            self._patches.undo()
+            _active.remove(self)
+            self._recorder.finish()
+            self._recorder.release()
+            self._children.unwatch()
+        return self.findings
 
     @property
     def ledger(self) -> Ledger:
@@ -85,21 +95,30 @@ class Auditor:
     @property
     def num_updates(self) -> int:
         """Updates seen, of all accounts together."""
-        return sum(account.num_updates for account in self._recorder.accounts.values())
+        own = sum(account.num_updates for account in self._recorder.accounts.values())
+        return own + self._children.num_updates
 
     @property
     def num_backwards(self) -> int:
         """Backward calls seen."""
-        return self._recorder.num_calls
+        return self._recorder.num_calls + self._children.num_backwards
 
     @property
     def findings(self) -> list[Finding]:
         """Each distinct cause once, in source order."""
         last = judge(self.ledger, self._select, self._ignore, complete=self._complete and not _is_running(self))
-        return in_source_order(merge([*self._older, *last]))
+        return in_source_order(self._children.merged_with(merge([*self._older, *last])))
 
     def _judge_older(self, ledger: Ledger) -> None:
         self._older = merge([*self._older, *judge(ledger, self._select, self._ignore, complete=False)])
+
+
+def leave_parent() -> None:
+    """In a forked child: put off the audit that was running in the parent."""
+    for auditor in tuple(_active):
+        auditor._patches.undo()
+        auditor._children.forget()
+        _active.remove(auditor)
 
 
 def _is_running(auditor: Auditor) -> bool:

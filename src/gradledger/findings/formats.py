@@ -87,7 +87,8 @@ def _text(findings: Sequence[Finding], color: bool, width: int) -> str:
 def _how_often(finding: Finding) -> str:
     account = "" if finding.account == DEFAULT_ACCOUNT else f", account {finding.account}"
     times = f"{finding.count} times, first " if finding.count > 1 else ""
-    return f" ({times}after {finding.first_update} updates{account})"
+    updates = f"{finding.first_update} update{'' if finding.first_update == 1 else 's'}"
+    return f" ({times}after {updates}{account})"
 
 
 def _source_line(finding: Finding) -> str:

@@ -1,0 +1,52 @@
+"""Under torchrun every rank audits itself; the first one of a machine reports for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gradledger.auditor.children import finding_from_json, merge_processes, write_report
+from gradledger.findings import Finding, in_source_order
+
+_PATIENCE_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+
+def local_rank() -> tuple[int, int]:
+    """This process's rank on its machine and their number, as torchrun says; ``(0, 1)`` without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0, 1
+    return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def gather(auditor: Any) -> tuple[list[Finding], bool]:
+    """The findings of all ranks of this machine, and whether this process is the one to report them."""
+    rank, num_ranks = local_rank()
+    if num_ranks == 1:
+        return auditor.findings, True
+    folder = _meeting_place()
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank != 0:
+        write_report(auditor, folder / f"{rank}.json")
+        return [], False
+    reports = [auditor.findings, *_wait_for(folder, num_ranks - 1)]
+    shutil.rmtree(folder, ignore_errors=True)
+    return in_source_order(merge_processes(reports)), True
+
+
+def _meeting_place() -> Path:
+    names = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "GROUP_RANK", "TORCHELASTIC_RESTART_COUNT")
+    key = "-".join(os.environ.get(name, "0") for name in names)
+    return Path(tempfile.gettempdir()) / f"gradledger-{os.getuid()}-{os.getppid()}-{key}"
+
+
+def _wait_for(folder: Path, number: int) -> list[list[Finding]]:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while len(paths := sorted(folder.glob("*.json"))) < number and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return [[finding_from_json(r) for r in json.loads(path.read_text("utf-8"))["findings"]] for path in paths]

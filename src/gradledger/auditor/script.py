@@ -1,0 +1,125 @@
+"""Runs a script as ``__main__`` under an audit, as ``python SCRIPT ARGS`` would run it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import tokenize
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from types import CodeType, ModuleType, TracebackType
+from typing import Literal
+
+from gradledger.auditor.session import Auditor
+from gradledger.errors import UserError
+
+Outcome = Literal["finished", "stopped", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptRun:
+    """How a script ended.
+
+    Args:
+        outcome: ``finished`` by itself, ``stopped`` after the updates asked for, ``interrupted`` from the keyboard, or
+            ``failed`` (an exception, ``sys.exit`` with a status).
+        detail: What is to be said about it; empty where there is nothing.
+    """
+
+    outcome: Outcome
+    detail: str = ""
+
+
+def load_script(path: str) -> CodeType:
+    """Compile a script.
+
+    Raises:
+        UserError: It cannot be read or is not Python.
+    """
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder: name the script in it")
+    try:
+        with tokenize.open(path) as file:
+            source = file.read()
+        return compile(source, os.path.abspath(path), "exec", dont_inherit=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except SyntaxError as error:
+        raise UserError(f"{path}, line {error.lineno or 1}: {error.msg}") from None
+    except ValueError as error:  # null bytes, a wrong encoding
+        raise UserError(f"{path} is not a Python script: {error}") from None
+
+
+def run_script(path: str, arguments: Sequence[str], auditor: Auditor) -> ScriptRun:
+    """Run a script as ``__main__`` under an auditor that has not begun.
+
+    Args:
+        path: The script.
+        arguments: Its own arguments.
+        auditor: What looks on.
+
+    Raises:
+        UserError: The script cannot be read or is not Python.
+    """
+    code = load_script(path)
+    main = ModuleType("__main__")
+    main.__dict__.update(__file__=os.path.abspath(path), __builtins__=__builtins__, __spec__=None, __cached__=None)
+    sys.modules["__main__"] = main
+    sys.argv = [path, *arguments]
+    sys.path[0] = os.path.dirname(os.path.abspath(path))
+    try:
+        with auditor:
+            exec(code, main.__dict__)
+            _join_threads()
+    except SystemExit as request:
+        return _after_exit(request)
+    except KeyboardInterrupt:
+        return ScriptRun("interrupted", "The script was interrupted; findings so far:")
+    except BaseException as error:
+        traceback.print_exception(type(error), error, _own_part(error.__traceback__))
+        return ScriptRun("failed", f"The script failed with {type(error).__name__}; findings so far:")
+    if auditor.stopped:
+        return ScriptRun("stopped", f"Stopped after {auditor.num_updates} updates, as asked.")
+    return ScriptRun("finished")
+
+
+def _after_exit(request: SystemExit) -> ScriptRun:
+    if request.code in (None, 0):
+        return ScriptRun("finished")
+    if not isinstance(request.code, int):
+        print(request.code, file=sys.stderr)  # noqa: T201  # what Python itself does with sys.exit("text")
+    status = request.code if isinstance(request.code, int) else 1
+    return ScriptRun("failed", f"The script ended itself with status {status}; findings so far:")
+
+
+def _own_part(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the script's first line on."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(package):
+        trace = trace.tb_next
+    return trace
+
+
+def _join_threads() -> None:
+    """Wait for the script's threads as Python does before it ends."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+
+
+@contextmanager
+def output_to_stderr() -> Iterator[None]:
+    """Send everything that is written to standard output to standard error, by child processes too."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
