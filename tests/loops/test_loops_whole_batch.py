@@ -150,6 +150,23 @@ WHOLE_BATCH: dict[str, Rewriting] = {
             "    loader = DataLoader(loader.dataset, batch_size=4 * current)\n    current = 1\n    for i, (x",
         )
     ],
+    "accelerate_manual_window": [("n = 4", "n = 1"), ("batch_size=4", "batch_size=16")],
+    "argparse_main_full_script": [
+        ('gradient_accumulation_steps", type=int, default=3', 'gradient_accumulation_steps", type=int, default=1'),
+        ('train_batch_size", type=int, default=4', 'train_batch_size", type=int, default=12'),
+    ],
+    "lookahead_wrapper_optimizer": [
+        ("range(2):", "range(1):"),
+        ("x = torch.randn(5, 4)", "x = torch.cat([torch.randn(5, 4), torch.randn(5, 4)])"),
+        ("/ 2\n", "/ 1\n"),
+    ],
+    "static_loss_scale_by_hand": [
+        ("micro_per_step = 4", "micro_per_step = 1"),
+        ("torch.randn(12, 6, 3)", "torch.randn(12, 6, 3).reshape(3, 24, 3)"),
+    ],
+    "token_budget_micro_batches": [("budget=16", "budget=1000")],
+    "train_mode_each_step": [("gas=2", "gas=1"), ("batch_size=4", "batch_size=8")],
+    "warm_restarts_fraction": [("len(dl), 4", "len(dl), 1"), ("batch_size=8", "batch_size=32")],
     "windows_as_lists": [("windows(loader, 3)", "windows(loader, 1)"), ("batch_size=4", "batch_size=12")],
 }
 
