@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "audit": "gradledger.auditor",
     "Accumulator": "gradledger.engine",
     "Window": "gradledger.engine",
     "class_weights": "gradledger.engine",
@@ -32,6 +31,7 @@ _HOMES = {
     "UserError": "gradledger.errors",
     "Ledger": "gradledger.ledger",
     "read_ledger": "gradledger.ledger",
+    "audit": "gradledger.auditor",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -26,6 +26,7 @@ ARROWS = {
     "planner": {"ledger", "engine"},
     "train": {"ledger", "engine", "metrics", "report", "findings", "rules"},
     "report": {"ledger", "metrics", "findings", "rules"},
+    "pytest_plugin": {"auditor", "findings"},
     "integrations": {"ledger", "engine", "auditor", "findings"},
     "cli": None,  # sees all
     "__init__": None,
@@ -79,11 +80,15 @@ def test_a_wrong_arrow_is_noticed(tmp_path):
     assert wrong_arrows(rooms_of(tmp_path)) == ["ledger/book.py imports engine.window"]
 
 
+def module_name(root, path):
+    return ".".join(["gradledger", *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
+
+
 def module_graph(root):
     """Imports that run when a module is loaded: not those inside functions or under TYPE_CHECKING."""
     graph = {}
-    for path in root.rglob("*.py"):
-        name = ".".join(["gradledger", *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
+    names = {path: module_name(root, path) for path in root.rglob("*.py")}
+    for path, name in names.items():
         graph[name] = set()
         pending = list(ast.parse(path.read_text(encoding="utf-8")).body)
         while pending:
@@ -93,7 +98,9 @@ def module_graph(root):
             if isinstance(node, ast.If | ast.Try | ast.With):
                 pending += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gradledger"):
-                graph[name] |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                # `from package import module` takes the module, not what the package re-exports.
+                graph[name] |= inner & {*names.values()} or {node.module}
             elif isinstance(node, ast.Import):
                 graph[name] |= {alias.name for alias in node.names if alias.name.startswith("gradledger.")}
     # A package's own __init__ gathers its modules: what it re-exports is no cycle.
