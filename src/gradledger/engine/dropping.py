@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradledger.engine.account import Account
-from gradledger.engine.gradients import total_norm
+from gradledger.engine.account import Account, total_norm
 
 
 class Survivors:

@@ -66,10 +66,12 @@ def _run_hooks(machine: Machine, leaves: frozenset[Leaf], node: ast.AST | None) 
     if not hooked:
         return
     machine.in_backward = True
+    machine.hook_location = machine.location(node)
     for leaf in hooked:
         for hook in leaf.hooks:
             machine.call(hook, [leaf], {}, node or ast.Pass())
     machine.in_backward = False
+    machine.hook_location = None
 
 
 def record(

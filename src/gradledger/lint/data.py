@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from gradledger.lint import tensors
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 Args = list[Value]
 Kwargs = dict[str, Value]
+
+_LONGEST_STREAM = 500
 
 
 def tensor_dataset(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
@@ -105,7 +108,7 @@ def loader(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value
     if not isinstance(batch_size, int) or batch_size < 1:
         return Loader(None, lambda index: unknown_batch(), dataset=dataset)
     if samples is None and isinstance(dataset, Instance) and dataset.cls.lookup("__iter__") is not MISSING:
-        return Loader(None, lambda index: unknown_batch(), dataset=dataset, batch_size=batch_size)
+        return _loader_of_stream(machine, dataset, batch_size, node)
     drop_last = kwargs.get("drop_last") is True
     length = None if samples is None else samples // batch_size if drop_last else -(-samples // batch_size)
     item = _item_of(machine, dataset, node)
@@ -120,6 +123,15 @@ def loader(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value
         return _batched(item(first), count)
 
     return Loader(length, make, dataset=dataset, batch_size=batch_size)
+
+
+def _loader_of_stream(machine: Machine, dataset: Instance, batch_size: int, node: ast.AST) -> Loader:
+    """A loader over an iterable dataset: its length is not known to the program, and here only if it ends soon."""
+    items = list(itertools.islice(machine.iterate(dataset, node), _LONGEST_STREAM))
+    if len(items) == _LONGEST_STREAM or not items:
+        return Loader(None, lambda index: unknown_batch(), dataset=dataset, batch_size=batch_size)
+    sizes = [min(batch_size, len(items) - start) for start in range(0, len(items), batch_size)]
+    return Loader(len(sizes), lambda i: _batched(items[i * batch_size], sizes[i]), dataset=dataset)
 
 
 def _loader_of_lists(machine: Machine, dataset: Value, batches: list[Value], collate: Value, node: ast.AST) -> Value:

@@ -114,7 +114,11 @@ def binary(machine: Machine, op: ast.operator, left: Value, right: Value, node: 
         return _overloaded(machine, op, left, right, node)
     signs = f"{path_of(left)} {_SIGNS.get(type(op), '?')} {path_of(right)}"
     reading = readings.combined(type(op), left, right)
-    return Unknown(signs, _varies(left) or _varies(right), leaves_in(left) | leaves_in(right), reading=reading)
+    before = readings.reading_of(left)
+    result = Unknown(signs, _varies(left) or _varies(right), leaves_in(left) | leaves_in(right), reading=reading)
+    if reading is not None and before is not None and reading.count < before.count:
+        readings.show(machine, result)  # divided by their number: a mean, which must be one of whole losses
+    return result
 
 
 def _compute(op: ast.operator, left: Any, right: Any, node: ast.AST) -> Value:

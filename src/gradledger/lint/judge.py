@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gradledger.findings import Finding, in_source_order
-from gradledger.ledger import Backward, Entry, EpochEnd, Ledger, Location, Step
+from gradledger.ledger import Backward, Entry, Ledger, Location, Step
 from gradledger.lint.predict import FilePredictions, Prediction
 from gradledger.rules import judge
 
@@ -33,14 +33,12 @@ def findings_of(
 
 def _judge(run: Prediction, select: Iterable[str] | None, ignore: Iterable[str] | None) -> list[Finding]:
     entries = list(run.ledger)
-    if not run.whole:
-        entries = _up_to_last_step(entries)
     if not any(isinstance(entry, Backward) for entry in entries):
         return []
     has_steps = any(isinstance(entry, Step) for entry in entries)
     if not has_steps and run.entry:
         return []
-    findings = judge(Ledger(entries), select, ignore)
+    findings = judge(Ledger(entries), select, ignore, complete=run.whole)
     return [finding for finding in findings if finding.rule != "mean-of-means" or _has_one_loss(entries, finding)]
 
 
@@ -48,14 +46,6 @@ def _has_one_loss(entries: list[Entry], finding: Finding) -> bool:
     """Shapes read from source say enough to compare the micro-batches of one loss, not losses of different kinds."""
     own = [entry for entry in entries if isinstance(entry, Backward) and entry.account == finding.account]
     return len({backward.location for backward in own}) == 1
-
-
-def _up_to_last_step(entries: list[Entry]) -> list[Entry]:
-    """What a run that was left in the middle can be judged by: everything up to its last step or its epoch's end."""
-    for index in range(len(entries) - 1, -1, -1):
-        if isinstance(entries[index], Step | EpochEnd):
-            return entries[: index + 1]
-    return []
 
 
 def _is_consistent(cause: Cause, runs: Sequence[Prediction], judged: Sequence[dict[Cause, Finding]]) -> bool:

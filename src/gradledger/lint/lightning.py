@@ -96,6 +96,8 @@ def fit(machine: Machine, module: Instance, loader: Value, options: dict[str, Va
     epochs = min(epochs, _MAX_EPOCHS) if isinstance(epochs, int) and epochs > 0 else _MAX_EPOCHS
     manual = module.attributes.get("automatic_optimization", module.cls.lookup("automatic_optimization")) is False
     clips = options.get("gradient_clip_val") not in (None, 0)
+    for optimizer in module.attributes.get("__optimizers__", []):
+        optimizers.zero(machine, optimizer, node)
     for epoch in range(epochs):
         module.attributes["current_epoch"] = epoch
         _epoch(machine, module, loader, node, steps=steps, manual=manual, clips=clips)

@@ -34,7 +34,11 @@ def run_for(machine: Machine, node: ast.For | ast.AsyncFor, scope: Scope, assign
         elements: Any = _shortened(machine, iterable, long, node)
     else:
         elements = machine.iterate(iterable, node)
-    if _run_passes(machine, node, scope, elements, assign, works):
+    start = machine.book.mark()
+    finished = _run_passes(machine, node, scope, elements, assign, works)
+    if works:
+        machine.book.frame_epoch(start)
+    if finished:
         machine.execute(node.orelse, scope)
 
 

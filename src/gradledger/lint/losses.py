@@ -117,7 +117,7 @@ def _units(kind: str, inputs: list[Tensor]) -> tuple[int | None, str]:
         return inputs[0].rows, "samples"
     shape = inputs[0].shape if len(inputs) < 2 else tensors.broadcast(inputs[0].shape, inputs[1].shape)
     count = tensors.numel(shape)
-    return (inputs[0].rows, "samples") if count is None else (count, "samples")
+    return (inputs[0].rows, "samples") if count is None else (count, "elements")
 
 
 def unknown_loss(machine: Machine, args: list[Value], kwargs: dict[str, Value]) -> Tensor:

@@ -88,6 +88,7 @@ class Machine:
         self.sharded: set[int] = set()
         self.host_reads: dict[ast.AST, set[int]] = {}
         self.in_backward = False
+        self.hook_location: Location | None = None
         self.retained: dict[Leaf, int] = {}
         self.shown: set[ast.AST] = set()
 

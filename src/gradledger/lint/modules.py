@@ -131,14 +131,14 @@ def is_module(value: Value) -> bool:
 def leaf_of_unknown(value: Unknown) -> Leaf:
     """The parameters of an unknown model, as one."""
     if value.leaf is None:
-        value.leaf = Leaf(value.path)
+        value.leaf = Leaf(value.path, is_guess=True)
     return value.leaf
 
 
 def leaf_of_instance(value: Instance) -> Leaf:
     """The parameters of a model whose base class is elsewhere, as one."""
     if value.leaf is None:
-        value.leaf = Leaf(value.cls.name)
+        value.leaf = Leaf(value.cls.name, is_guess=True)
     return value.leaf
 
 
@@ -230,10 +230,12 @@ def _with_parameters(kind: str, args: list[Value], kwargs: dict[str, Value]) -> 
         options |= {"in_features": kwargs.get("in_features", args[0] if args else None), "out_features": out}
     if kind in _LAST_DIM or kind.startswith("Conv") or "Norm" in kind:
         bias = kwargs.get("bias", args[2] if kind in _LAST_DIM and len(args) > 2 else True)
-        weights = [Leaf("weight")] if bias is False else [Leaf("weight"), Leaf("bias")]
+        rank = 2 if kind in _LAST_DIM else 1 if "Norm" in kind else 4
+        weight = Leaf("weight", (None,) * rank)
+        weights = [weight] if bias is False else [weight, Leaf("bias", (None,))]
         return Module(kind, [*weights], options=options)
     if kind in ("Embedding", "EmbeddingBag"):
-        return Module(kind, [Leaf("weight")], options=options)
+        return Module(kind, [Leaf("weight", (None, None))], options=options)
     return Module(kind, leaf=Leaf(kind), options=options)
 
 

@@ -319,7 +319,13 @@ def _reversed(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Va
 
 
 def _sorted(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return list(itertools.islice(machine.iterate(args[0], node), _LONGEST))
+    elements = list(itertools.islice(machine.iterate(args[0], node), _LONGEST))
+    key = kwargs.get("key")
+    keys = elements if key is None else [machine.call(key, [element], {}, node) for element in elements]
+    if not all(isinstance(one, int | float) for one in keys) and not all(isinstance(one, str) for one in keys):
+        return elements
+    order = sorted(range(len(keys)), key=keys.__getitem__, reverse=kwargs.get("reverse") is True)
+    return [elements[index] for index in order]
 
 
 def _map(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:

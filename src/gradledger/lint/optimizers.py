@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gradledger.ledger import Average, Location, ScalerUpdate, Schedule, Step, Unscale, Zero
 from gradledger.lint import modules, tensors
 from gradledger.lint.backward import backward
+from gradledger.lint.book import Event
 from gradledger.lint.contexts import no_sync
 from gradledger.lint.values import (
     MISSING,
@@ -312,18 +313,29 @@ def scaler_method(machine: Machine, scaler: Scaler, name: str, args: Args, kwarg
         return value
     target = _optimizer_in(machine, args)
     if name == "step" and target is not None:
+        _unscale(machine, scaler, target, node)
+        scaler.stepped.append(target)
         return step(machine, target, node, closure=args[1] if len(args) > 1 else None, scaler=scaler.enabled)
     if name == "unscale_" and target is not None:
-        if scaler.enabled:
-            machine.record(Unscale, node, optimizer=target)
+        scaler.stepped.append(target)
+        _unscale(machine, scaler, target, node, again=True)
     elif name == "update":
         if scaler.enabled:
-            machine.record(ScalerUpdate, node)
+            machine.book.record(Event(ScalerUpdate, machine.location(node), optimizers=tuple(scaler.stepped)))
+        scaler.stepped.clear()
+        scaler.unscaled.clear()
     elif name == "get_scale":
         return Unknown("scale", True)
     elif name == "is_enabled":
         return scaler.enabled
     return {} if name == "state_dict" else None
+
+
+def _unscale(machine: Machine, scaler: Scaler, target: Optimizer, node: ast.AST, *, again: bool = False) -> None:
+    """Take the factor out; a scaler's step does so itself where nobody has."""
+    if scaler.enabled and (again or target not in scaler.unscaled):
+        machine.record(Unscale, node, optimizer=target)
+        scaler.unscaled.append(target)
 
 
 def _optimizer_in(machine: Machine, args: Args) -> Optimizer | None:

@@ -26,7 +26,7 @@ def read(machine: Machine, tensor: Tensor, node: ast.AST) -> Value:
 
 def host_waits(machine: Machine, node: ast.AST) -> None:
     """The host reads from the device; whether with every micro-batch shows at the end."""
-    if not machine.no_grad and machine.relevance.uses_device and machine.loop_lines:
+    if not machine.no_grad and machine.loop_lines:
         machine.host_reads.setdefault(node, set()).add(machine.num_calls)
 
 
@@ -51,7 +51,7 @@ def combined(op: type[ast.operator], left: Value, right: Value) -> Reading | Non
     if op is ast.Mult:
         return Reading(a.coefficient * right, a.count, a.node)
     if op is ast.Div and right:
-        return Reading(a.coefficient / right, a.count, a.node)
+        return Reading(a.coefficient / right, 1 if right == a.count else a.count, a.node)
     return None
 
 

@@ -135,7 +135,7 @@ def _same(machine: Machine, value: Value, tensor: Tensor, name: str, args: Args,
         if isinstance(value, Leaf):
             value.requires_grad = bool(wanted) if isinstance(wanted, bool) else True
             return value
-        return Leaf("tensor", tensor.shape) if wanted is True and not tensor.leaves else tensor
+        return Leaf("tensor", tensor.shape, is_guess=True) if wanted is True and not tensor.leaves else tensor
     if name in ("register_hook", "retain_grad"):
         return None
     if name == "register_post_accumulate_grad_hook":
@@ -279,23 +279,35 @@ def _squeeze(machine: Machine, tensor: Tensor, args: Args, kwargs: Kwargs, node:
 
 def _split(machine: Machine, tensor: Tensor, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     size = args[0] if args else kwargs.get("split_size", kwargs.get("split_size_or_sections"))
-    rows, inner = tensor.rows, tensor.shape[1:] if tensor.shape else ()
-    if rows is None or kwargs.get("dim", args[1] if len(args) > 1 else 0) != 0:
+    at, length = _axis(tensor, kwargs.get("dim", args[1] if len(args) > 1 else 0))
+    if length is None:
         return [tensor] * 2
     if isinstance(size, list | tuple):
-        return [tensor.like(shape=(part, *inner)) for part in size]
+        return [_with_size(tensor, at, part) for part in size]
     if not isinstance(size, int) or size < 1:
         return [tensor] * 2
-    return [tensor.like(shape=(min(size, rows - start), *inner)) for start in range(0, rows, size)]
+    return [_with_size(tensor, at, min(size, length - start)) for start in range(0, length, size)]
+
+
+def _axis(tensor: Tensor, dim: Value) -> tuple[int, int | None]:
+    shape = tensor.shape
+    if not shape or not isinstance(dim, int) or not -len(shape) <= dim < len(shape):
+        return 0, None
+    return dim % len(shape), shape[dim]
+
+
+def _with_size(tensor: Tensor, at: int, size: Value) -> Tensor:
+    shape = tensor.shape or ()
+    return tensor.like(shape=(*shape[:at], size if isinstance(size, int) else None, *shape[at + 1 :]))
 
 
 def _chunk(machine: Machine, tensor: Tensor, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    parts, rows = (args[0] if args else kwargs.get("chunks")), tensor.rows
+    parts = args[0] if args else kwargs.get("chunks")
     if not isinstance(parts, int) or parts < 1:
         return [tensor] * 2
-    if rows is None or kwargs.get("dim", args[1] if len(args) > 1 else 0) != 0:
-        return [tensor] * parts
-    return _split(machine, tensor, [-(-rows // parts)], {}, node)
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    _, length = _axis(tensor, dim)
+    return [tensor] * parts if length is None else _split(machine, tensor, [-(-length // parts), dim], {}, node)
 
 
 def _unbind(machine: Machine, tensor: Tensor, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:

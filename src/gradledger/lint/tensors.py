@@ -168,8 +168,9 @@ def reduced(tensor: Tensor, how: str, *, dim: Value = None) -> Tensor:
     count = numel(tensor.shape)
     weight = float(count) if count is not None else tensor.weight
     assumed = count is None
+    unit = "samples" if tensor.shape is None or len(tensor.shape) < 2 else "elements"
     return tensor.like(
-        shape=(), reduction=how, weight=4.0 if weight is None else weight, assumed=assumed, number=None
+        shape=(), reduction=how, weight=4.0 if weight is None else weight, unit=unit, assumed=assumed, number=None
     )  # fmt: skip
 
 
@@ -215,8 +216,9 @@ def forget(leaves: Iterable[Leaf]) -> bool:
 
 def zero(machine: Machine, leaf: Leaf, node: ast.AST) -> None:
     """``.grad`` was set to None or to zero."""
-    leaf.has_grad = False
-    machine.book.touch(Zero, leaf, machine.location(node))
+    if leaf.has_grad:
+        leaf.has_grad = False
+        machine.book.touch(Zero, leaf, machine.hook_location or machine.location(node))
 
 
 def shape_from(args: list[Value]) -> Shape | None:

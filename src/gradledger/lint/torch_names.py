@@ -125,7 +125,7 @@ def _made(args: Args, kwargs: Kwargs) -> Value:
     given = [size] if size is not None else [a for a in args if not isinstance(a, External | Bag | str)]
     shape = tensors.shape_from(given)
     if kwargs.get("requires_grad") is True:
-        return Leaf("tensor", shape)
+        return Leaf("tensor", shape, is_guess=True)
     return Tensor(shape)
 
 
@@ -149,7 +149,7 @@ def _tensor(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Valu
         result = Tensor((), number=float(data_given))
     else:
         result = Tensor(_nested_shape(data_given))
-    return Leaf("tensor", result.shape) if kwargs.get("requires_grad") is True else result
+    return Leaf("tensor", result.shape, is_guess=True) if kwargs.get("requires_grad") is True else result
 
 
 def _nested_shape(value: Value) -> tuple[int | None, ...] | None:
@@ -161,7 +161,7 @@ def _nested_shape(value: Value) -> tuple[int | None, ...] | None:
 
 def _like(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     shape = tensors.as_tensor(args[0]).shape if args else None
-    return Leaf("tensor", shape) if kwargs.get("requires_grad") is True else Tensor(shape)
+    return Leaf("tensor", shape, is_guess=True) if kwargs.get("requires_grad") is True else Tensor(shape)
 
 
 def _zeros_like(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
@@ -225,8 +225,11 @@ def _autograd_backward(machine: Machine, args: Args, kwargs: Kwargs, node: ast.A
     retain = kwargs.get("retain_graph", False) is True
     all_targets = list(targets) if isinstance(targets, list | tuple) else [targets]
     gradients = list(given) if isinstance(given, list | tuple) else [given] * len(all_targets)
-    for target, gradient in zip(all_targets, gradients, strict=False):
-        backward(machine, target, node, gradient=gradient, retain=retain, inputs=kwargs.get("inputs"))
+    if len(all_targets) == 1:
+        backward(machine, all_targets[0], node, gradient=gradients[0], retain=retain, inputs=kwargs.get("inputs"))
+    elif all_targets:
+        together = Tensor((), _leaves(all_targets), factors=None)
+        backward(machine, together, node, retain=retain, inputs=kwargs.get("inputs"))
     return None
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from gradledger.ledger import EpochEnd, EpochStart
+from gradledger.ledger import Clip, EpochEnd, EpochStart
 from gradledger.lint import data, modules, numbers, optimizers
 from gradledger.lint.backward import backward
-from gradledger.lint.values import MISSING, Bag, Function, Instance, Tensor, Unknown, Value
+from gradledger.lint.values import MISSING, Bag, Function, Instance, Scheduler, Tensor, Unknown, Value
 
 if TYPE_CHECKING:
     from gradledger.lint.machine import Machine
@@ -40,19 +40,14 @@ def is_trainer(instance: Instance) -> bool:
 
 def method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     """``trainer.name(…)``."""
-    model = bag.attributes.get("model")
-    if name == "train" and isinstance(model, Instance) and _ignores_the_count(model) and not _has_own_loss(bag):
-        _train(machine, model, bag, node)
+    if name == "train":
+        _train(machine, bag, node)
     return Unknown(f"trainer.{name}()")
 
 
-def _has_own_loss(bag: Bag) -> bool:
-    return bag.attributes.get("compute_loss_func") is not None
-
-
-def _ignores_the_count(model: Instance) -> bool:
+def _ignores_the_count(model: Value) -> bool:
     """Its forward takes whatever it is given, and never looks at the number of units or hands it on."""
-    forward = model.cls.lookup("forward")
+    forward = model.cls.lookup("forward") if isinstance(model, Instance) else None
     if not isinstance(forward, Function) or forward.node.args.kwarg is None:
         return False
     rest = forward.node.args.kwarg.arg
@@ -61,28 +56,39 @@ def _ignores_the_count(model: Instance) -> bool:
     return _COUNT not in named and rest not in used
 
 
-def _train(machine: Machine, model: Instance, bag: Bag, node: ast.AST) -> None:
-    options = bag.attributes.get("args")
+def _train(machine: Machine, bag: Bag, node: ast.AST) -> None:
+    model, options = bag.attributes.get("model"), bag.attributes.get("args")
     given = options.attributes if isinstance(options, Bag) else {}
     steps = given.get("gradient_accumulation_steps", 1)
-    steps = steps if isinstance(steps, int) else numbers.ASSUMED_STEPS
+    steps = steps if isinstance(steps, int) and steps > 0 else numbers.ASSUMED_STEPS
+    epochs = given.get("num_train_epochs", numbers.ASSUMED_EPOCHS)
     batch_size = given.get("per_device_train_batch_size", 8)
     loader = data.loader(machine, [bag.attributes.get("train_dataset")], {"batch_size": batch_size}, node)
-    length = min(loader.length or 2 * machine.window + 1, 2 * max(steps, 3))
     optimizer = optimizers.new_optimizer(machine, "AdamW", [modules.leaves_of(model)], {}, node)
-    machine.record(EpochStart, node, num_micro_batches=length)
-    for index in range(length):
-        batch = loader.make(index)
+    scheduler = Scheduler("LambdaLR", optimizer)
+    means_add_up = _ignores_the_count(model) and bag.attributes.get("compute_loss_func") is None
+    optimizers.zero(machine, optimizer, node)
+    for _ in range(min(int(epochs), 2) if isinstance(epochs, int | float) else 2):
+        length = loader.length or 2 * machine.window + 1
+        machine.record(EpochStart, node, num_micro_batches=length)
+        for index in range(min(length, 4 * steps + length % steps)):
+            backward(machine, _loss(machine, model, loader.make(index), means_add_up, node), node)
+            if (index + 1) % steps == 0 or index == length - 1:
+                machine.record(Clip, node, optimizer=optimizer, by="norm")
+                optimizers.step(machine, optimizer, node, scaler=False)
+                optimizers.schedule(machine, scheduler, node)
+                optimizers.zero(machine, optimizer, node)
+        machine.record(EpochEnd, node)
+
+
+def _loss(machine: Machine, model: Value, batch: Value, means_add_up: bool, node: ast.AST) -> Tensor:
+    """The micro-batch's loss; where the Trainer counts for the whole window, only the parameters that it reaches."""
+    if means_add_up:
         result = machine.call(model, [], batch if isinstance(batch, dict) else {}, node)
         loss = result.get("loss") if isinstance(result, dict) else result
-        if not isinstance(loss, Tensor):
-            machine.book.unclear.append("the model's forward returns no loss that can be followed")
-            return
-        backward(machine, loss, node)
-        if (index + 1) % steps == 0 or index == length - 1:
-            optimizers.step(machine, optimizer, node, scaler=False)
-            optimizers.zero(machine, optimizer, node)
-    machine.record(EpochEnd, node)
+        if isinstance(loss, Tensor):
+            return loss
+    return Tensor((), frozenset(leaf for leaf in modules.leaves_of(model) if leaf.requires_grad), factors=None)
 
 
 def instance_method(

@@ -46,7 +46,6 @@ class Relevance:
     def __init__(self, tree: ast.AST) -> None:
         self._matters: dict[int, bool] = {}
         self._functions = _gradient_functions(tree)
-        self.uses_device = any(_names_device(node) for node in ast.walk(tree))
 
     def matters(self, node: ast.AST) -> bool:
         """Does anything below this node touch gradients or leave the loop?"""
@@ -67,12 +66,6 @@ class Relevance:
             if any(_ROLE_NAMES.search(ast.unparse(target)) for target in targets):
                 return True
         return _names_gradient_work(node, self._functions)
-
-
-def _names_device(node: ast.AST) -> bool:
-    if isinstance(node, ast.Attribute):
-        return node.attr in ("cuda", "is_available")
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("cuda")
 
 
 def _names_gradient_work(node: ast.AST, functions: frozenset[str]) -> bool:

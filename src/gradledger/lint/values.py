@@ -60,6 +60,7 @@ class Reading:
 class Leaf:
     """A parameter, or all parameters of a layer whose inside is not looked at.
 
+    A guess (``is_guess``) may stand for nothing: a tensor that asks for its gradient, a base class's own parameters.
     A forward pass leaves a mark of the same class in the graph (``is_pass``), so that two backward passes through one
     graph are seen; ``synced`` tells of it whether ranks will be synchronised.
     """
@@ -72,6 +73,7 @@ class Leaf:
     dtype: str | None = None
     hooks: list[Value] = field(default_factory=list)
     is_spent: bool = False
+    is_guess: bool = False
     is_pass: bool = False
     synced: bool | None = None
 
@@ -192,7 +194,8 @@ class Scaler:
     """A gradient scaler. Without ``enabled`` its methods pass through."""
 
     enabled: bool = True
-    fused: bool = False
+    unscaled: list[Optimizer] = field(default_factory=list)
+    stepped: list[Optimizer] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)

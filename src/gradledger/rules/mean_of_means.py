@@ -76,7 +76,7 @@ micro_batches = [(torch.randn(n, 4), torch.randint(0, 3, (n,))) for n in (8, 2, 
 for epoch in range(3):
     for x, y in micro_batches:
         loss = torch.nn.functional.cross_entropy(model(x), y) / 4
-        loss.backward()  # expect[audit]: mean-of-means
+        loss.backward()  # expect: mean-of-means
     optimizer.step()
     optimizer.zero_grad()
 """
