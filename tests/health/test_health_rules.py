@@ -65,8 +65,14 @@ RISING_VALIDATION = [1.0, 0.8, 0.7, 0.65, 0.66, 0.7, 0.74, 0.8, 0.85, 0.9, 0.97]
 def test_overfitting_names_both_losses():
     (finding,) = judge(training(FALLING) + validation("loss", RISING_VALIDATION), select=FAMILY)
     assert finding.rule == "overfitting"
-    assert "rose from 0.66 after update 40 to 0.9 (+36%" in finding.message
+    assert "rose from 0.66 after update 40 to 0.9 (+36%) in 7 evaluations" in finding.message
     assert "training loss fell" in finding.message
+
+
+def test_a_validation_loss_that_rises_from_zero_is_told_without_percent():
+    (finding,) = judge(training(FALLING) + validation("loss", [0.0] * 5 + [0.1 * i for i in range(8)]), select=FAMILY)
+    assert "rose from 0 after update" in finding.message
+    assert "%" not in finding.message
 
 
 def test_a_rise_of_both_losses_is_no_overfitting():

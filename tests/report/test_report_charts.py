@@ -66,6 +66,13 @@ def test_many_micro_batches_become_a_band(tmp_path):
     assert all(low <= high for low, high in zip(band.low, band.y, strict=True))
 
 
+def test_a_longer_run_is_thinned_with_its_spikes(tmp_path):
+    run = read_run(write_run(tmp_path / "run", num_epochs=2, updates_per_epoch=6000, steps=1))
+    line = trace(charts_of([run])[0], "per update")
+    assert 9_000 < len(line.y) <= 10_000
+    assert max(line.y) == max(run.column("loss"))
+
+
 def test_several_runs_are_overlaid_by_name(runs_root):
     runs = [read_run(runs_root / "compared" / name) for name in ("small", "large")]
     loss = charts_of(runs)[0]

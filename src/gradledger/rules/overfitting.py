@@ -50,10 +50,14 @@ def check(books: Books) -> Iterator[Cause]:
     yield Cause(
         location=validation.location,
         message=f"Validation loss rose from {lowest:.4g} after update {validation.updates[best]} to {last:.4g} "
-        f"(+{last / lowest - 1:.0%}, in {len(after) - 1} evaluations), while training loss fell from "
+        f"{_growth(lowest, last)}in {len(after) - 1} evaluations, while training loss fell from "
         f"{first_train:.4g} to {last_train:.4g}.",
         update=validation.updates[best],
     )
+
+
+def _growth(lowest: float, last: float) -> str:
+    return f"(+{last / lowest - 1:.0%}) " if lowest else ""
 
 
 def _levels(values: tuple[float, ...]) -> list[float]:

@@ -253,6 +253,7 @@ class Picture {
   drawOverview() {
     const width = this.overview.clientWidth, height = this.overview.clientHeight;
     this.overview.replaceChildren();
+    if (!height) return; // on paper it is left out
     this.drawColumns(this.overview, height - 4, (height - 12) / (this.capacity * this.headroom), 0, this.count);
     this.overview.append(shape("rect", { class: "view", x: this.start / this.count * width + 0.5, y: 1, width: Math.max(4, this.span / this.count * width - 1), height: height - 2, rx: 2 }));
   }
