@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from gradledger.errors import UserError as UserError
     from gradledger.ledger import Ledger as Ledger
     from gradledger.ledger import read_ledger as read_ledger
+    from gradledger.verifier import Verification as Verification
+    from gradledger.verifier import verify as verify
+    from gradledger.verifier import verify_step as verify_step
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "audit": "gradledger.auditor",
     "Accumulator": "gradledger.engine",
     "Window": "gradledger.engine",
     "class_weights": "gradledger.engine",
@@ -32,6 +34,10 @@ _HOMES = {
     "UserError": "gradledger.errors",
     "Ledger": "gradledger.ledger",
     "read_ledger": "gradledger.ledger",
+    "audit": "gradledger.auditor",
+    "Verification": "gradledger.verifier",
+    "verify": "gradledger.verifier",
+    "verify_step": "gradledger.verifier",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -107,6 +107,50 @@ def test_nothing_reaches_the_other_account():
             assert all(p.grad is None for p in generator.parameters())
 
 
+def test_a_fence_is_raised_only_where_it_is_needed(monkeypatch):
+    generator, critic = make_pair()
+    optimizer_g, optimizer_d = optimizers_of(generator, critic)
+    account_g = Accumulator(generator, optimizer_g, name="generator")
+    account_d = Accumulator(critic, optimizer_d, name="critic")
+    asked = []
+    backward = torch.autograd.backward
+    monkeypatch.setattr(
+        torch.autograd, "backward", lambda *a, **k: (asked.append(k.get("inputs") is not None), backward(*a, **k))
+    )
+    data = make_data()
+
+    def use(account, loss_fn):
+        asked.clear()
+        with next(account.windows(data, steps=3)) as window:
+            for batch in window:
+                window.backward(loss_fn(generator, critic, *batch))
+        assert all(p.grad is None for module in (generator, critic) for p in module.parameters())
+        return set(asked)
+
+    def alone(generator, critic, noise, real):
+        return generator(noise).square().mean()
+
+    assert use(account_g, alone) == {False}
+    assert use(account_d, critic_loss) == {True}
+    # The generator's graph changes: what reaches the critic once is cleared, and fenced in from then on.
+    assert use(account_g, generator_loss) == {False}
+    assert use(account_g, generator_loss) == {True}
+    # Another account with an open window is always fenced off.
+    with next(account_d.windows(data, steps=2)) as open_window:
+        for batch in open_window:
+            assert use_inside(account_g, generator_loss, generator, critic, data, asked) == {True}
+            assert all(p.grad is None for p in generator.parameters())
+            open_window.backward(critic_loss(generator, critic, *batch))
+
+
+def use_inside(account, loss_fn, generator, critic, data, asked):
+    asked.clear()
+    with next(account.windows(data, steps=2)) as window:
+        for batch in window:
+            window.backward(loss_fn(generator, critic, *batch))
+    return set(asked)
+
+
 def test_a_forgotten_accumulator_does_not_hold_its_model():
     generator, critic = make_pair()
     forgotten = Accumulator(critic, torch.optim.SGD(critic.parameters(), lr=0.1))

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import traceback
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from gradledger.errors import UserError
 
 _live_accounts: dict[int, weakref.ref[Account]] = {}
 """Accounts whose accumulator is alive: who else owns parameters decides whether a backward must be fenced in."""
-
-
-_CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm
 
 
 class Account:
@@ -47,6 +41,10 @@ class Account:
         self._unowned = [(name, p) for name, p in model.named_parameters() if id(p) not in owned]
         self._watched: tuple[Tensor, Tensor, int] | None = None
         self._ungradiented: list[tuple[str, Tensor]] = []
+        self.fence: list[Tensor] | None = None
+        self._foreign: list[Tensor] = []
+        self._neighbours: tuple[int, ...] = ()
+        self._reaches_foreign: bool | None = None
         self._guard_optimizer()
         key = id(self)
         _live_accounts[key] = weakref.ref(self, lambda _: _live_accounts.pop(key, None))
@@ -59,7 +57,7 @@ class Account:
         """
         self.parameters = self._owned()
         if len(_live_accounts) > 1:
-            self._refuse_shared()
+            self._look_around()
         had_gradients = False
         for parameter in self.parameters:
             if parameter.grad is not None:
@@ -75,6 +73,8 @@ class Account:
         self.is_open = False
         self._watched = None
         self.clear_gradients()
+        if self._foreign and self.fence is None:
+            self._tidy_foreign()
 
     def clear_gradients(self) -> None:
         """Drop the gradients of the account's parameters."""
@@ -85,20 +85,16 @@ class Account:
         """The gradients there are."""
         return [p.grad for p in self.parameters if p.grad is not None]
 
-    def fence(self) -> list[Tensor] | None:
-        """The parameters that a backward may reach where other accounts exist; None where no fence is needed.
+    def decide_fence(self, loss: Tensor) -> None:
+        """Where other accounts exist, see whether a loss's graph reaches their parameters; if so, fence it in.
 
-        Those of the model that nobody owns are within, so that :meth:`check_owned` notices them.
+        A fence (``inputs=`` of a backward) costs a few percent on a deep model, so it is raised only where needed:
+        when the graph of a window's first loss reaches foreign parameters, or another account has an open window.
         """
-        if len(_live_accounts) == 1:
-            return None
-        others = self._others()
-        own = {id(parameter) for parameter in self.parameters}
-        foreign = {id(p) for other in others for p in other.parameters} - own
-        if not foreign:
-            return None
-        within = [*self.parameters, *(p for _, p in self._unowned if id(p) not in foreign)]
-        return [parameter for parameter in within if parameter.requires_grad]
+        if self._foreign and self.fence is None and self._reaches_foreign is None:
+            self._reaches_foreign = _reaches(loss, self._foreign)
+            if self._reaches_foreign:
+                self._raise_fence()
 
     def watch(self) -> None:
         """Remember one gradient's identity and version, to notice when somebody else changes it."""
@@ -168,18 +164,53 @@ class Account:
         accounts = [reference() for reference in list(_live_accounts.values())]
         return [account for account in accounts if account is not None and account is not self]
 
-    def _refuse_shared(self) -> None:
-        for other in self._others():
-            if not other.is_open:
-                continue
-            own = {id(parameter) for parameter in self.parameters}
-            shared = sum(id(parameter) in own for parameter in other.parameters)
-            if shared:
-                raise UserError(
-                    f"the accounts {self.name!r} and {other.name!r} share {shared} parameter tensors and both have an "
-                    "open window, so their gradients would mix: close one window before the other opens, or give "
-                    "each parameter to one optimizer"
-                )
+    def _look_around(self) -> None:
+        """Find the parameters of other accounts, and keep windows that are open at one time apart."""
+        others = self._others()
+        self._meet(others)
+        for other in others:
+            if other.is_open:
+                self._refuse_shared(other)
+                other._meet(other._others())
+                other._raise_fence()
+        if self._reaches_foreign or any(other.is_open for other in others):
+            self._raise_fence()
+        else:
+            self.fence = None
+
+    def _meet(self, others: list[Account]) -> None:
+        neighbours = tuple(id(other) for other in others)
+        if neighbours == self._neighbours:
+            return
+        self._neighbours = neighbours
+        self._reaches_foreign = None
+        own = {id(parameter) for parameter in self.parameters}
+        self._foreign = [p for other in others for p in other.parameters if id(p) not in own]
+
+    def _raise_fence(self) -> None:
+        """Let backwards reach the account's own parameters, and those that nobody owns, to be noticed."""
+        if not self._foreign:
+            return
+        foreign = {id(parameter) for parameter in self._foreign}
+        within = [*self.parameters, *(p for _, p in self._unowned if id(p) not in foreign)]
+        self.fence = [parameter for parameter in within if parameter.requires_grad]
+
+    def _tidy_foreign(self) -> None:
+        """Clear what reached foreign parameters after all (a graph that changed), and fence from now on."""
+        for parameter in self._foreign:
+            if parameter.grad is not None:
+                parameter.grad = None
+                self._reaches_foreign = True
+
+    def _refuse_shared(self, other: Account) -> None:
+        own = {id(parameter) for parameter in self.parameters}
+        shared = sum(id(parameter) in own for parameter in other.parameters)
+        if shared:
+            raise UserError(
+                f"the accounts {self.name!r} and {other.name!r} share {shared} parameter tensors and both have an "
+                "open window, so their gradients would mix: close one window before the other opens, or give "
+                "each parameter to one optimizer"
+            )
 
     def _guard_optimizer(self) -> None:
         reference = weakref.ref(self)
@@ -199,37 +230,25 @@ class Account:
         weakref.finalize(self, handle.remove)
 
 
+def _reaches(loss: Tensor, parameters: Sequence[Tensor]) -> bool:
+    """Whether a backward from the loss would arrive at one of the parameters."""
+    wanted = {id(parameter) for parameter in parameters}
+    seen: set[Any] = set()
+    pending = [loss.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if id(getattr(node, "variable", None)) in wanted:
+            return True
+        pending.extend(following for following, _ in node.next_functions)
+    return False
+
+
 def _calling_line() -> str:
     """Where the user's code called ``optimizer.step()``: the innermost frame outside torch and this package."""
     for frame in reversed(traceback.extract_stack()):
         if "/torch/" not in frame.filename and "/gradledger/engine/" not in frame.filename:
             return f" ({frame.filename}:{frame.lineno})"
     return ""
-
-
-def total_norm(gradients: list[Tensor]) -> float | Tensor:
-    """The total 2-norm of gradients: a number where reading it is free, else a tensor on their device."""
-    if all([type(gradient) is Tensor and gradient.is_cpu for gradient in gradients]):  # noqa: C419  (a third of the time)
-        return math.hypot(*[norm.item() for norm in torch._foreach_norm(gradients)])
-    return get_total_norm(gradients)
-
-
-def clip_to_norm(gradients: list[Tensor], limit: float, norm: float | Tensor) -> None:
-    """Scale gradients in place so that their total 2-norm is at most ``limit``, as torch's ``clip_grad_norm_`` does."""
-    coefficient = limit / (norm + _CLIP_EPSILON)
-    if isinstance(coefficient, Tensor):
-        scale_gradients(gradients, coefficient.clamp(max=1.0))
-    elif coefficient < 1.0:
-        scale_gradients(gradients, coefficient)
-
-
-def scale_gradients(gradients: list[Tensor], factor: float | Tensor) -> None:
-    """Multiply gradients in place."""
-    if not gradients:
-        return
-    with torch.no_grad():
-        if all(gradient.layout == torch.strided for gradient in gradients):
-            torch._foreach_mul_(gradients, factor)
-        else:
-            for gradient in gradients:
-                gradient.mul_(factor)

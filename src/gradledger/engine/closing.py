@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from gradledger.engine.account import Account, clip_to_norm, scale_gradients, total_norm
+from gradledger.engine.account import Account
+from gradledger.engine.gradients import clip_to_norm, scale_gradients, total_norm
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord, read_losses
 from gradledger.errors import UserError

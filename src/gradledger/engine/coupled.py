@@ -187,15 +187,17 @@ def _backward(
     window: Window, tensors: list[Tensor], gradients: list[Tensor | None], leaves: list[Tensor] | None = None
 ) -> None:
     accumulator = window._accumulator
-    accumulator._account.check_untouched()
-    fence = window._fence
+    account = accumulator._account
+    account.check_untouched()
+    account.decide_fence(tensors[0])
+    fence = account.fence
     inputs = fence if fence is None or leaves is None else [*fence, *leaves]
     plain: AbstractContextManager[Any] = nullcontext()
     if window._autocast is not None:
         plain = torch.autocast(accumulator._precision.device_type, enabled=False)
     with plain:
         torch.autograd.backward(tensors, gradients, inputs=inputs)
-    accumulator._account.watch()
+    account.watch()
 
 
 def _write_down(window: Window, loss: Tensor, per: str | None) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradledger.engine.account import Account, total_norm
+from gradledger.engine.account import Account
+from gradledger.engine.gradients import total_norm
 
 
 class Survivors:

@@ -39,7 +39,6 @@ class Window:
     __slots__ = (
         "_accumulator",
         "_autocast",
-        "_fence",
         "_loss",
         "_loss_fn",
         "_losses",
@@ -84,7 +83,6 @@ class Window:
         try:
             account = accumulator._account
             cleared = account.open()
-            self._fence = account.fence()
             self._record = WindowRecord(
                 account.name, accumulator.num_micro_batches, accumulator.num_updates, self._terms, self._losses, cleared
             )
@@ -264,6 +262,7 @@ class Window:
                 "`for micro_batch in window: ...`"
             )
         _check_loss(loss)
+        self._accumulator._account.decide_fence(loss)
         term = self._shares.share(self._position, self._terms, weight, per, reduction)
         if self._plan is None and weight is None and per is None and reduction == "mean":
             plain = [self._shares.share(p, (), None, None, "mean") for p in range(self.num_micro_batches)]
@@ -287,10 +286,10 @@ class Window:
 
     def _add_gradient(self, loss: Tensor, seed: Tensor, retain_graph: bool) -> None:
         if self._autocast is None:
-            torch.autograd.backward(loss, seed, retain_graph, inputs=self._fence)
+            torch.autograd.backward(loss, seed, retain_graph, inputs=self._accumulator._account.fence)
         else:
             with torch.autocast(self._accumulator._precision.device_type, enabled=False):
-                torch.autograd.backward(loss, seed, retain_graph, inputs=self._fence)
+                torch.autograd.backward(loss, seed, retain_graph, inputs=self._accumulator._account.fence)
 
     # Closing
 

@@ -36,33 +36,17 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
-                raise UserError(f"{self.path} is not empty: choose another name, or remove it first")
-            self._ledger = (self.path / "ledger.jsonl").open("x", encoding="utf-8")
-            self._metrics = (self.path / "metrics.jsonl").open("x", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be made: {error.strerror}") from None
+        _make(self.path)
+        if any(self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty: choose another name, or remove it first")
+        self._ledger = (self.path / "ledger.jsonl").open("x", encoding="utf-8")
+        self._metrics = (self.path / "metrics.jsonl").open("x", encoding="utf-8")
         write_header(self._ledger)
 
     @classmethod
     def create(cls, root: str | os.PathLike[str], name: str | None, *, stem: str) -> RunDirectory:
         """Open ``root/name``, or the first free one of ``root/stem-1``, ``root/stem-2`` where there is no name."""
-        if name is not None:
-            return cls(Path(root) / name)
-        for number in count(1):
-            path = Path(root) / f"{stem}-{number}"
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                if path.parent.is_dir():
-                    continue
-                raise UserError(f"{path.parent} is a file: choose another output directory") from None
-            except OSError as error:
-                raise UserError(f"{path} cannot be made: {error.strerror}") from None
-            return cls(path)
-        raise AssertionError("unreachable")
+        return cls(make_directory(root, name, stem=stem))
 
     @property
     def checkpoints(self) -> Path:
@@ -90,6 +74,38 @@ class RunDirectory:
         """Close the files; the directory stays."""
         self._ledger.close()
         self._metrics.close()
+
+
+def make_directory(root: str | os.PathLike[str], name: str | None, *, stem: str) -> Path:
+    """Make ``root/name``, or the first free one of ``root/stem-1``, ``root/stem-2`` where there is no name.
+
+    Raises:
+        UserError: It cannot be made, or a directory of that name holds something.
+    """
+    if name is not None:
+        path = Path(root) / name
+        _make(path)
+        if any(path.iterdir()):
+            raise UserError(f"{path} is not empty: choose another name, or remove it first")
+        return path
+    _make(Path(root))
+    for number in count(1):
+        path = Path(root) / f"{stem}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{path} cannot be made: {error.strerror}") from None
+        return path
+    raise AssertionError("unreachable")
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made: {error.strerror}") from None
 
 
 def finite_or_null(value: Any) -> Any:

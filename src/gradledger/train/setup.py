@@ -79,7 +79,7 @@ def prepare(config: TrainConfig, data: Data | None = None) -> Setup:
         UserError: A name, an argument or the device is wrong, or things do not fit together.
     """
     data = load_data(config) if data is None else data
-    config = _complete(config, data)
+    config = complete(config, data)
     device = _device(config.device)
     set_seed(config.seed)
     model = model_registry.make(config.model, input_shape=data.input_shape, num_outputs=data.num_outputs)
@@ -134,8 +134,12 @@ def threads(setup: Setup) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _complete(config: TrainConfig, data: Data) -> TrainConfig:
-    """The configuration with ``auto`` settled and every default written out."""
+def complete(config: TrainConfig, data: Data) -> TrainConfig:
+    """The configuration with ``auto`` settled and every default written out.
+
+    Raises:
+        UserError: A name or an argument is wrong, or is not for the task of the data.
+    """
     loss = loss_registry.complete(settle("loss", config.loss, data.task))
     model = model_registry.complete(settle("model", config.model, data.task))
     check_task("loss", loss, data.task)

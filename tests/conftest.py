@@ -1,0 +1,18 @@
+"""What holds for every test: nothing is left behind, and random examples are the same in each run."""
+
+import pytest
+from hypothesis import settings
+
+from leaks import differences, snapshot
+
+# The machine decides how long an example takes; the seed does not change between runs, so a failure repeats.
+settings.register_profile("gradledger", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("gradledger")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind():
+    before = snapshot()
+    yield
+    left = differences(before, snapshot())
+    assert not left, "this test leaves something behind: " + "; ".join(left)

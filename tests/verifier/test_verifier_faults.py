@@ -1,0 +1,71 @@
+"""Every seeded fault is found, and its cause named; what is not a fault is not."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from gradledger import verify, verify_step
+from verifier.faults import FAULTS, STEP_FAULTS, batch, classifier, mean_loss
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_cause_is_named(name):
+    fault = FAULTS[name]
+    model, loss_fn, data = fault.make()
+    options = {"micro_batch_size": 4, **fault.options}
+    if model.__class__ is nn.Linear and next(model.parameters()).dtype == torch.bfloat16:
+        options["precision"] = "bf16-true"
+    result = verify(model, loss_fn, data, **options)
+    assert result.verdict == ("not comparable" if fault.slug == "random" else "not exact")
+    assert result.cause.slug == fault.slug, result.cause
+    assert re.search(fault.says, f"{result.cause.message} {result.cause.fix}"), result.cause
+    if fault.where is not None:
+        assert result.cause.where == fault.where
+
+
+@pytest.mark.parametrize("name", STEP_FAULTS)
+def test_the_loops_fault_is_named(name):
+    fault = STEP_FAULTS[name]
+    result = verify_step(fault.step_fn, classifier(), mean_loss, batch(32), micro_batch_size=4)
+    assert result.verdict == "not exact"
+    assert result.cause.slug == fault.slug, result.cause
+    assert re.search(fault.says, result.cause.message), result.cause
+    assert result.checked == f"update {fault.update}"
+
+
+def right_step(model, optimizer, micro_batches):
+    total = sum(len(b[0]) for b in micro_batches)
+    for b in micro_batches:
+        (mean_loss(model, b) * len(b[0]) / total).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+OPTIMIZERS = {
+    "sgd": None,
+    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_right_loop_is_exact(optimizer, dtype):
+    inputs, labels = batch(27)
+    result = verify_step(
+        right_step,
+        classifier(nn.Dropout(0.5)).to(dtype),
+        mean_loss,
+        (inputs.to(dtype), labels),
+        micro_batch_size=4,
+        optimizer=OPTIMIZERS[optimizer],
+        num_updates=3,
+    )
+    assert result.verdict == "exact", str(result)
+
+
+def test_a_loop_that_clips_is_exact_once_it_says_so():
+    step_fn = STEP_FAULTS["clipped_without_saying"].step_fn
+    assert verify_step(step_fn, classifier(), mean_loss, batch(32), micro_batch_size=4, clip_norm=0.05).is_exact
