@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from gradledger.engine.account import Account
-from gradledger.engine.batches import split_batch
 from gradledger.engine.closing import (
     ClosingPolicy,
     NonFinite,
@@ -22,11 +21,14 @@ from gradledger.engine.closing import (
     schedule_on_metric,
 )
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
+from gradledger.engine.fitting import Size, Sizes, run_fitted
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
 from gradledger.engine.norms import BatchNormStatistics, pooled_statistics
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
-from gradledger.engine.replaying import Closure, needs_closure
+from gradledger.engine.replaying import Closure, LossFunction, needs_closure
+from gradledger.engine.sizing import BySamples, Cutting
+from gradledger.engine.splitting import Samples, Split, read_samples
 from gradledger.engine.weights import Weight, WeightTable
 from gradledger.engine.window import Window
 from gradledger.errors import UserError
@@ -123,6 +125,7 @@ class Accumulator:
         self._seeds: dict[Any, Tensor] = {}
         self._open_window: Window | None = None
         self._hooks: list[Callable[[Window], Any]] = []
+        self._sizes = Sizes(self)
         self.totals: dict[str, float] = {}
 
     def windows(
@@ -155,18 +158,35 @@ class Accumulator:
         check_tail(tail)
         return self._pass_over(loader, next_filling, tail)
 
-    def update(self, batch: Any, loss_fn: Callable[[nn.Module, Any], Tensor], *, micro_batch_size: int) -> Window:
+    def update(
+        self,
+        batch: Any,
+        loss_fn: Callable[[nn.Module, Any], Tensor],
+        *,
+        micro_batch_size: Size = "auto",
+        split: Split | None = None,
+        cache: bool = True,
+    ) -> Window:
         """One update from a whole effective batch, split to fit memory.
 
+        When memory runs out the update goes on with smaller micro-batches: it is made once, from all samples, or not
+        at all. The size is remembered, and a larger one tried again after many updates.
+
         Args:
-            batch: Tensors that share a leading dimension of samples, in any nesting.
-            loss_fn: ``loss_fn(model, micro_batch)`` gives the mean loss of a micro-batch, a scalar.
-            micro_batch_size: Samples per micro-batch.
+            batch: Tensors or lists of samples that agree about the number of samples, in any nesting. Everything else
+                in it is kept whole.
+            loss_fn: ``loss_fn(model, micro_batch)`` gives the mean loss of a micro-batch, a scalar. It may be called
+                again on the same samples.
+            micro_batch_size: Samples per micro-batch. ``"auto"`` measures the bytes and seconds of a few sizes at the
+                first batch and takes the fastest that fits.
+            split: ``split(batch, micro_batch_size)`` gives the micro-batches of a batch that cannot be split otherwise.
+            cache: Remember the measured size for later runs, in ``$XDG_CACHE_HOME/gradledger``.
 
         Returns:
             The closed window.
 
         Raises:
+            DoesNotFitError: Not even one sample fits in memory.
             UserError: The batch cannot be split, or anything that :meth:`Window.backward` raises.
 
         Example:
@@ -177,13 +197,20 @@ class Accumulator:
             >>> update.num_micro_batches, update.weight
             (3, 20.0)
         """
-        window = Window(self, split_batch(batch, micro_batch_size))
+        return self._update(read_samples(batch, split), loss_fn, micro_batch_size, BySamples(), cache=cache)
+
+    def _update(self, samples: Samples, loss_fn: LossFunction, size: Size, cutting: Cutting, *, cache: bool) -> Window:
+        learned = self._sizes.learned(samples, size, loss_fn, cutting, cache=cache)
+        pieces = cutting.cut(samples, learned.begin())
+        if size == "auto":  # as many, but even
+            pieces = cutting.cut(samples, -(-cutting.size_of(samples) // len(pieces)))
+        window = Window(self, [piece.micro_batch() for piece in pieces], self._weights.known_samples(pieces))
         with window:
             if needs_closure(self.optimizer):
                 window.replay(loss_fn)
             else:
-                for micro_batch in window:
-                    window.backward(loss_fn(self.model, micro_batch))
+                run_fitted(window, samples, pieces, loss_fn, cutting, learned)
+        learned.succeed()
         return window
 
     def on_update(self, hook: UpdateHook) -> UpdateHook:

@@ -1,4 +1,4 @@
-"""What a batch is made of: walking, counting, splitting and moving nested tensors.
+"""What a batch is made of: walking, counting and moving nested tensors.
 
 A batch is a tensor, or any nesting of lists, tuples, named tuples, mappings and dataclasses around tensors. Everything
 else in it (None, numbers, text, options) belongs to the whole batch.
@@ -31,19 +31,35 @@ def tensor_leaves(batch: Any, path: str = "batch") -> Iterator[tuple[str, Tensor
             yield from tensor_leaves(getattr(batch, field.name), f"{path}.{field.name}")
 
 
+DESCEND = object()
+"""What a visitor returns to have a node's parts visited instead."""
+
+
+def rebuild(node: Any, visit: Callable[[Any, str], Any], path: str = "batch") -> Any:
+    """The same nesting with nodes replaced by what ``visit(node, path)`` returns for them.
+
+    Args:
+        node: The nesting.
+        visit: Gives the replacement, or :data:`DESCEND`; a node without parts then stays as it is.
+        path: The expression that reaches the node, such as ``batch['labels']``.
+    """
+    replacement = visit(node, path)
+    if replacement is not DESCEND:
+        return replacement
+    if isinstance(node, Mapping):
+        return _like_mapping(node, {key: rebuild(value, visit, f"{path}[{key!r}]") for key, value in node.items()})
+    if isinstance(node, list | tuple):
+        values = [rebuild(value, visit, f"{path}[{index}]") for index, value in enumerate(node)]
+        return type(node)(*values) if hasattr(node, "_fields") else type(node)(values)
+    if is_dataclass(node) and not isinstance(node, type):
+        parts = {f.name: rebuild(getattr(node, f.name), visit, f"{path}.{f.name}") for f in fields(node) if f.init}
+        return replace(node, **parts)
+    return node
+
+
 def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The same nesting with ``function`` applied to each tensor."""
-    if isinstance(batch, Tensor):
-        return function(batch)
-    if isinstance(batch, Mapping):
-        return _like_mapping(batch, {key: map_tensors(value, function) for key, value in batch.items()})
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(value, function) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(map_tensors(value, function) for value in batch)
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return replace(batch, **{f.name: map_tensors(getattr(batch, f.name), function) for f in fields(batch)})
-    return batch
+    return rebuild(batch, lambda node, _: function(node) if isinstance(node, Tensor) else DESCEND)
 
 
 def count_samples(batch: Any) -> int:
@@ -71,30 +87,6 @@ def count_samples(batch: Any) -> int:
             "give weight= (a number, or a callable on the micro-batch)"
         )
     return next(iter(sizes.values()))
-
-
-def split_batch(batch: Any, micro_batch_size: int) -> list[Any]:
-    """Cut a batch into micro-batches of ``micro_batch_size`` samples, the last one shorter.
-
-    Tensors without a leading dimension and everything that is no tensor are kept whole in each.
-
-    Raises:
-        UserError: The tensors disagree about the number of samples, there are none, or the size is below 1.
-    """
-    if isinstance(micro_batch_size, bool) or not isinstance(micro_batch_size, int) or micro_batch_size < 1:
-        raise UserError(f"{micro_batch_size=} must be a whole number of samples, at least 1")
-    num_samples = count_samples(batch)
-    if num_samples == 0:
-        raise UserError("the batch holds 0 samples: there is nothing to update from")
-    return [
-        take_samples(batch, start, min(micro_batch_size, num_samples - start))
-        for start in range(0, num_samples, micro_batch_size)
-    ]
-
-
-def take_samples(batch: Any, start: int, num_samples: int) -> Any:
-    """The samples ``start`` to ``start + num_samples`` of a batch, as views."""
-    return map_tensors(batch, lambda leaf: leaf.narrow(0, start, num_samples) if leaf.dim() else leaf)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

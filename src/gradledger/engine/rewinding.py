@@ -27,6 +27,18 @@ class Generators:
         self._python = random.getstate()
         self._numpy = numpy.random.get_state()
 
+    def is_current(self) -> bool:
+        """Whether no random number was drawn since."""
+        states = [(torch.get_rng_state(), self._cpu)]
+        states += [(torch.get_device_module(at).get_rng_state(at), state) for at, state in self._accelerators.items()]
+        (_, keys, *rest), (_, kept_keys, *kept_rest) = tuple(numpy.random.get_state()), tuple(self._numpy)
+        is_numpy_same = rest == kept_rest and numpy.array_equal(keys, kept_keys)
+        return (
+            all(torch.equal(present, state) for present, state in states)
+            and random.getstate() == self._python
+            and is_numpy_same
+        )
+
     def restore(self) -> None:
         """Set the generators back to these states."""
         torch.set_rng_state(self._cpu)

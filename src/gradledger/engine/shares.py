@@ -24,11 +24,15 @@ class Shares:
     Args:
         table: What each unit's weight is counted by.
         micro_batches: The window's micro-batches.
+        num_samples: The number of samples of each, where it is known.
     """
 
-    def __init__(self, table: WeightTable, micro_batches: Sequence[Any]) -> None:
+    def __init__(
+        self, table: WeightTable, micro_batches: Sequence[Any], num_samples: Sequence[int] | None = None
+    ) -> None:
         self._table = table
         self._micro_batches = micro_batches
+        self._num_samples = num_samples
         self._ahead: dict[str, UnitWeights] = {}
         self._late_weights: dict[str, dict[int, float | Tensor]] = {}
         self._left_out: set[int] = set()
@@ -45,7 +49,7 @@ class Shares:
         if known is None:
             if unit not in self._table.units:
                 raise UserError(f"per={unit!r} is no unit of this accumulator: it has {', '.join(self._table.units)}")
-            known = self._ahead[unit] = self._table.weigh(self._micro_batches, unit)
+            known = self._ahead[unit] = self._table.weigh(self._micro_batches, unit, self._num_samples)
         return known
 
     def share(

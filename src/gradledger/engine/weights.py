@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gradledger.engine.batches import count_samples
+from gradledger.engine.splitting import Samples
 from gradledger.errors import UserError
 
 Weight = float | Callable[[Any], float | Tensor]
@@ -63,15 +64,24 @@ class WeightTable:
         """Whether the first unit is a plain count of samples."""
         return self._counters[self.primary_unit] is None
 
-    def weigh(self, micro_batches: Sequence[Any], unit: str) -> UnitWeights:
+    def known_samples(self, pieces: Sequence[Samples]) -> list[int] | None:
+        """The pieces' numbers of samples, where it is samples that are counted."""
+        return [piece.num_samples for piece in pieces] if self.counts_samples else None
+
+    def weigh(self, micro_batches: Sequence[Any], unit: str, num_samples: Sequence[int] | None = None) -> UnitWeights:
         """The weights of a window's micro-batches in one unit.
+
+        Args:
+            micro_batches: The window's micro-batches.
+            unit: One of :attr:`units`.
+            num_samples: The number of samples of each, where it is known.
 
         Raises:
             UserError: A weight is no number, negative or not finite, or samples cannot be counted.
         """
         counter = self._counters[unit]
         if counter is None:
-            weights = tuple([float(count_samples(micro_batch)) for micro_batch in micro_batches])
+            weights = tuple(map(float, num_samples or [count_samples(micro_batch) for micro_batch in micro_batches]))
         elif callable(counter):
             weights = tuple([check_weight(counter(micro_batch)) for micro_batch in micro_batches])
         else:

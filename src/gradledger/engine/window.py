@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import copy
 from types import TracebackType
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from gradledger.engine.batches import to_device
 from gradledger.engine.closing import prepare_gradient
 from gradledger.engine.dropping import Survivors
 from gradledger.engine.record import Term, WindowRecord, kept_loss, read_losses
 from gradledger.engine.replaying import Closure, LossFunction, RandomState, needs_closure
 from gradledger.engine.shares import Shares
+from gradledger.engine.staging import Stage
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction
 
@@ -57,10 +57,12 @@ class Window:
         "skip_reason",
     )
 
-    def __init__(self, accumulator: Accumulator, micro_batches: list[Any]) -> None:
+    def __init__(
+        self, accumulator: Accumulator, micro_batches: list[Any], num_samples: Sequence[int] | None = None
+    ) -> None:
         self._accumulator = accumulator
         self._micro_batches = micro_batches
-        self._shares = Shares(accumulator._weights, micro_batches)
+        self._shares = Shares(accumulator._weights, micro_batches, num_samples)
         self._state: _State = "new"
         self._position = -1
         self._terms: list[Term] = []
@@ -139,11 +141,15 @@ class Window:
 
     def _visit(self) -> Iterator[Any]:
         device = self._accumulator._device
+        stage = None if device is None else Stage(self._micro_batches, device)
         for position, micro_batch in enumerate(self._micro_batches):
-            if self._survivors is not None:
-                self._settle()
-            self._position = position
-            yield micro_batch if device is None else to_device(micro_batch, device)
+            self._advance(position)
+            yield micro_batch if stage is None else stage.take(position)
+
+    def _advance(self, position: int) -> None:
+        if self._survivors is not None:
+            self._settle()
+        self._position = position
 
     def _settle(self) -> None:
         """Decide whether the micro-batch that ends here is left out."""
@@ -176,18 +182,32 @@ class Window:
     def _run_again(self) -> Tensor:
         """The whole window from the beginning, its gradient ready for the optimizer."""
         account, precision = self._accumulator._account, self._accumulator._precision
-        account.clear_gradients()
-        account.unwatch()
-        precision.prepare(account.parameters)
-        self._position = -1
-        self._terms.clear()
-        self._losses.clear()
+        self._rewind()
         assert self._loss_fn is not None
         with precision.autocast() or nullcontext():
             self._run(self._loss_fn)
         # The record keeps what the first run came to: that is the update's loss and gradient norm.
         prepare_gradient(account, copy(self._record), self._accumulator._policy, precision)
         return self._as_tensor(self._present_loss())
+
+    def _rewind(self) -> None:
+        """Back to before the first micro-batch: no gradient, no loss."""
+        account, precision = self._accumulator._account, self._accumulator._precision
+        account.clear_gradients()
+        account.unwatch()
+        precision.prepare(account.parameters)
+        if self._survivors is not None:
+            self._survivors = Survivors(account, by_loss_only=precision.scaler is not None)
+        self._position = -1
+        self._terms.clear()
+        self._losses.clear()
+
+    def _repartition(self, micro_batches: list[Any], num_samples: Sequence[int] | None) -> None:
+        """The same samples in other micro-batches. Terms stay: their shares are of the same total."""
+        self._micro_batches[:] = micro_batches
+        self._shares = Shares(self._accumulator._weights, self._micro_batches, num_samples)
+        self._plan = None
+        self.num_micro_batches = len(micro_batches)
 
     def _as_tensor(self, loss: float) -> Tensor:
         first = self._accumulator._account.parameters[0]

@@ -1,0 +1,216 @@
+"""Sizing: how large micro-batches should be, from measured bytes and seconds, and what was learned about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gradledger.engine.measuring import Bench, Cost
+from gradledger.engine.splitting import Samples
+
+_USABLE = 0.9
+"""The part of the available memory that is planned with; the rest is for fragmentation and what kernels need."""
+
+_WORTH = 0.03
+"""A larger micro-batch must be faster by more than this, or the smaller one is taken."""
+
+_FIRST_PATIENCE = 64
+"""Updates at a lowered size before the larger one is tried again; doubles when that fails."""
+
+
+class Cutting(Protocol):
+    """How micro-batches are cut from samples, and what their size is measured in."""
+
+    def cut(self, samples: Samples, size: int) -> list[Samples]:
+        """Micro-batches of at most ``size``."""
+        ...
+
+    def size_of(self, samples: Samples) -> int:
+        """The size that all these samples make in one micro-batch."""
+        ...
+
+
+class BySamples:
+    """Micro-batches of so many samples, in the batch's order."""
+
+    def cut(self, samples: Samples, size: int) -> list[Samples]:
+        """Micro-batches of ``size`` samples, the last one shorter."""
+        return samples.cut(size)
+
+    def size_of(self, samples: Samples) -> int:
+        """The number of samples."""
+        return samples.num_samples
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryModel:
+    """Peak bytes of a micro-batch as a line, ``fixed_bytes + bytes_per_size × size``, through measured sizes.
+
+    A peak is the larger of several lines (gradients and little else for small sizes, activations for large ones), so
+    the line goes through the two largest sizes that were measured.
+    """
+
+    fixed_bytes: float
+    bytes_per_size: float
+
+    @classmethod
+    def fit(cls, costs: Sequence[Cost]) -> MemoryModel:
+        """The line through the two largest of the measured sizes."""
+        ordered = sorted(costs, key=lambda cost: cost.size)
+        if len(ordered) == 1:
+            return cls(0.0, ordered[0].peak_bytes / ordered[0].size)
+        one, two = ordered[-2:]
+        slope = max(0.0, (two.peak_bytes - one.peak_bytes) / (two.size - one.size))
+        return cls(two.peak_bytes - slope * two.size, slope)
+
+    def peak_bytes(self, size: int) -> float:
+        """The predicted peak."""
+        return self.fixed_bytes + self.bytes_per_size * size
+
+    def largest_fitting(self, num_bytes: float) -> int:
+        """The largest size whose predicted peak is at most ``num_bytes``; 0 where none is."""
+        room = num_bytes - self.fixed_bytes
+        if room < self.bytes_per_size:
+            return 0
+        return 2**62 if self.bytes_per_size == 0 else int(room / self.bytes_per_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Costs of growing micro-batch sizes.
+
+    Args:
+        costs: The measured ones, by size.
+        limit_bytes: What a forward and backward may take.
+        is_limited: Memory, and not the effective batch or the speed, ended the search.
+    """
+
+    costs: tuple[Cost, ...]
+    limit_bytes: float
+    is_limited: bool
+
+    @property
+    def model(self) -> MemoryModel:
+        """The memory model through the costs."""
+        return MemoryModel.fit(self.costs)
+
+    def best(self) -> Cost:
+        """The smallest size whose throughput is the best, or so close to it that more memory is not worth it."""
+        fitting = [cost for cost in self.costs if cost.peak_bytes <= self.limit_bytes] or [self.costs[0]]
+        fastest = max(cost.size_per_second for cost in fitting)
+        return next(cost for cost in fitting if cost.size_per_second >= fastest * (1 - _WORTH))
+
+
+def measure_curve(
+    bench: Bench, samples: Samples, cutting: Cutting, *, available: float, state_bytes: int, patience: int = 2
+) -> Curve | None:
+    """Measure micro-batches of sizes 1, 2, 4, … up to the effective batch, what fits, or what is still worth it.
+
+    Args:
+        bench: Measures one micro-batch.
+        samples: The effective batch.
+        cutting: What is cut from it.
+        available: Bytes that may be used on top of the present ones.
+        state_bytes: Bytes of them that the optimizer's state will take at the first step.
+        patience: The search ends after so many doublings that brought no throughput.
+
+    Returns:
+        The curve, or None where not even the smallest size fits.
+    """
+    limit = available * _USABLE - state_bytes
+    costs: list[Cost] = []
+    is_limited = False
+    total = cutting.size_of(samples)
+    for size in _doubling(cutting.size_of(cutting.cut(samples, 1)[0]), total):
+        if costs and not _may_fit(size, costs, limit):
+            is_limited = True
+            break
+        try:
+            cost = _measure(bench, cutting, samples, size)
+        except Exception:
+            if costs or size == total:
+                raise
+            continue  # a size too small to be run: BatchNorm wants two samples
+        if cost is None:
+            is_limited = True
+            break
+        costs.append(cost)
+        if _is_exhausted(costs, patience):
+            break
+    if is_limited and costs:
+        largest = min(total, MemoryModel.fit(costs).largest_fitting(limit))
+        if largest > costs[-1].size and (cost := _measure(bench, cutting, samples, largest)) is not None:
+            costs.append(cost)
+    return Curve(tuple(costs), limit, is_limited) if costs else None
+
+
+def _doubling(first: int, total: int) -> Iterator[int]:
+    size = first
+    while size < total:
+        yield size
+        size *= 2
+    yield total
+
+
+def _may_fit(size: int, costs: Sequence[Cost], limit: float) -> bool:
+    last = costs[-1]
+    return last.peak_bytes * size / last.size <= limit or MemoryModel.fit(costs).peak_bytes(size) <= limit
+
+
+def _measure(bench: Bench, cutting: Cutting, samples: Samples, size: int) -> Cost | None:
+    piece = cutting.cut(samples, size)[0]
+    micro_batch = piece.micro_batch()
+    num_bytes = bench.peak_bytes(micro_batch)
+    seconds = None if num_bytes is None else bench.seconds(micro_batch)
+    if num_bytes is None or seconds is None:
+        return None
+    return Cost(cutting.size_of(piece), num_bytes, seconds)
+
+
+def _is_exhausted(costs: Sequence[Cost], patience: int) -> bool:
+    """Whether the last doublings all stayed below the best of the earlier sizes."""
+    if len(costs) <= patience:
+        return False
+    earlier = max(cost.size_per_second for cost in costs[:-patience])
+    return all(cost.size_per_second < earlier * (1 + _WORTH) for cost in costs[-patience:])
+
+
+class LearnedSize:
+    """The size that is used for one kind of batch: lowered when memory runs out, tried larger again later.
+
+    Args:
+        wished: The size without trouble.
+        on_lowered: Called with a size that was lowered to.
+    """
+
+    def __init__(self, wished: int, on_lowered: Callable[[int], None] = lambda _: None) -> None:
+        self.wished = wished
+        self.size = wished
+        self.measured_total = 0
+        self._on_lowered = on_lowered
+        self._patience = _FIRST_PATIENCE
+        self._num_updates = 0
+        self._is_trying = False
+
+    def begin(self) -> int:
+        """The size for the next update."""
+        if self.size < self.wished and self._num_updates >= self._patience:
+            self.size = min(self.wished, self.size * 2)
+            self._num_updates, self._is_trying = 0, True
+        return self.size
+
+    def lower(self, size: int) -> None:
+        """Memory ran out with a larger one."""
+        if self._is_trying:
+            self._patience *= 2
+            self._is_trying = False
+        self._num_updates = 0
+        if size < self.size:
+            self.size = size
+            self._on_lowered(size)
+
+    def succeed(self) -> None:
+        """An update was made with the size."""
+        self._num_updates += 1
+        self._is_trying = False

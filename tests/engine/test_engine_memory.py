@@ -1,0 +1,405 @@
+"""Memory: running out of it at every position of a window and under a real limit; sizes measured and remembered."""
+
+import gc
+import json
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradledger
+from gradledger.engine import remembering, sizing
+from gradledger.engine.measuring import Bench, Cost, MemoryTracker, optimizer_state_bytes
+from gradledger.engine.memory import DoesNotFitError, bytes_asked, is_out_of_memory
+from gradledger.engine.sizing import LearnedSize, MemoryModel
+from gradledger.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+class Fault(nn.Module):
+    """Passes its input through, and runs out of memory at one call of a direction, or above a size."""
+
+    def __init__(self, direction: str = "", call: int = -1, above: int | None = None) -> None:
+        super().__init__()
+        self.direction, self.call, self.above = direction, call, above
+        self.calls = {"forward": 0, "backward": 0}
+        self.sizes: list[int] = []
+        self.inputs: list[weakref.ref[Tensor]] = []
+        self.left_alive = 0
+
+    def tell(self, direction: str, size: int) -> None:
+        call = self.calls[direction]
+        self.calls[direction] += 1
+        if (direction == self.direction and call == self.call) or (self.above is not None and size > self.above):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.left_alive = max(self.left_alive, sum(known() is not None for known in self.inputs))
+        self.inputs.append(weakref.ref(values))
+        self.sizes.append(len(values))
+        self.tell("forward", len(values))
+        return _Pass.apply(values, self)
+
+
+class _Pass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, fault: Fault) -> Tensor:
+        ctx.fault = fault
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.fault.tell("backward", len(gradient))
+        return gradient, None
+
+
+def network(fault: Fault, *, is_stateful: bool = True) -> nn.Module:
+    torch.manual_seed(3)
+    extras = [nn.BatchNorm1d(16), nn.Dropout(0.3)] if is_stateful else []
+    return nn.Sequential(nn.Linear(6, 16), *extras, fault, nn.ReLU(), nn.Linear(16, 1))
+
+
+def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return (model(batch[0]) - batch[1]).square().mean()
+
+
+def batches(count: int = 3, size: int = 32) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(size, 6, generator=generator), torch.randn(size, 1, generator=generator)) for _ in range(count)
+    ]
+
+
+def train(fault: Fault, size: int, *, is_stateful: bool = True, **options: Any) -> tuple[Any, gradledger.Accumulator]:
+    model = network(fault, is_stateful=is_stateful)
+    accumulator = gradledger.Accumulator(model, torch.optim.Adam(model.parameters(), lr=0.01), **options)
+    torch.manual_seed(7)
+    windows = [accumulator.update(batch, loss_fn, micro_batch_size=size) for batch in batches()]
+    return (model.state_dict(), torch.get_rng_state(), [window.loss for window in windows]), accumulator
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+    assert torch.equal(one[1], other[1])
+    assert one[2] == other[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "positions"),
+    [
+        ({}, range(4)),
+        ({"non_finite": "drop-micro-batch"}, [2]),
+        ({"precision": "bf16-mixed"}, [2]),
+        ({"batch_norm": "pooled"}, [2]),
+    ],
+)
+def test_out_of_memory_anywhere_ends_as_a_run_that_began_with_the_final_size(options: Any, positions: Any) -> None:
+    reference, _ = train(Fault(), 4, **options)
+    for direction in ("forward", "backward"):
+        for position in positions:
+            fault = Fault(direction, position)
+            result, accumulator = train(fault, 8, **options)
+            assert fault.calls[direction] > position
+            assert_same(result, reference)
+            assert accumulator.num_updates == 3
+            assert accumulator.ledger.text() == " ".join(["B B B B B B B B S Z"] * 3)
+
+
+def test_the_reference_differs_from_another_size() -> None:
+    """What the comparison above rests on: with dropout and BatchNorm, sizes do give different weights."""
+    four, eight = train(Fault(), 4)[0], train(Fault(), 8)[0]
+    assert not torch.equal(four[0]["0.weight"], eight[0]["0.weight"])
+
+
+def test_only_the_micro_batch_is_split_where_nothing_else_was_used() -> None:
+    fault = Fault("forward", 2)
+    result, accumulator = train(fault, 8, is_stateful=False)
+    assert fault.sizes[:6] == [8, 8, 8, 4, 4, 8]
+    assert fault.sizes[6:] == [4] * 16  # remembered
+    reference, _ = train(Fault(), 32, is_stateful=False)
+    for name, value in reference[0].items():
+        torch.testing.assert_close(result[0][name], value, rtol=1e-4, atol=1e-6)
+    assert accumulator.ledger.text() == " ".join(["B B B B B S Z"] + ["B B B B B B B B S Z"] * 2)
+
+
+def test_it_goes_on_halving_until_it_fits() -> None:
+    assert_same(train(Fault(above=3), 32)[0], train(Fault(), 2)[0])
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_what_was_abandoned_is_released_before_the_next_attempt(direction: str) -> None:
+    gc.disable()
+    try:
+        fault = Fault(direction, 2)
+        train(fault, 8)
+    finally:
+        gc.enable()
+    # A forward sees no input of an earlier one alive: not through the error's frames, nor through half a graph.
+    assert fault.left_alive == 0
+
+
+def test_memory_is_at_its_level_after_recovery() -> None:
+    def left_over(fault: Fault) -> int:
+        model = network(fault)
+        accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.01))
+        with MemoryTracker() as tracker:
+            accumulator.update(batches(1)[0], loss_fn, micro_batch_size=8)
+            gc.collect()
+        return int(tracker.current_bytes)
+
+    # Beside a few bytes for the coefficients of two sizes.
+    assert left_over(Fault("backward", 2)) == pytest.approx(left_over(Fault()), abs=16)
+
+
+def test_one_sample_that_does_not_fit_is_one_clear_error() -> None:
+    fault = Fault(above=0)
+    model = network(fault, is_stateful=False)
+    accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.01))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for size in (8, "auto"):
+        with pytest.raises(
+            DoesNotFitError, match=r"micro-batch of 1 sample .* 2\.68 GB failed .* checkpoint"
+        ) as caught:
+            accumulator.update(batches(1)[0], loss_fn, micro_batch_size=size)
+        assert caught.value.__cause__ is None
+    assert accumulator.num_updates == 0
+    assert all(p.grad is None and torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    def wrong(model: nn.Module, batch: Any) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    model = network(Fault())
+    accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.01))
+    with pytest.raises(RuntimeError, match="mat1"):
+        accumulator.update(batches(1)[0], wrong, micro_batch_size=8)
+    assert is_out_of_memory(MemoryError())
+    cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000 bytes. Error code 12")
+    assert is_out_of_memory(cpu)
+    assert bytes_asked(cpu) == 4000
+
+
+def test_a_lowered_size_grows_back_after_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizing, "_FIRST_PATIENCE", 2)
+    size = LearnedSize(8)
+    size.lower(2)
+    seen = []
+    for _ in range(12):
+        seen.append(size.begin())
+        if seen[-1] > 4:  # the larger one fails again
+            size.lower(4)
+        size.succeed()
+    assert seen == [2, 2, 4, 4, 8, 4, 4, 4, 8, 4, 4, 4]
+
+
+LIMITED = """
+import json, resource, sys
+import torch
+from torch import nn
+import gradledger
+from gradledger.engine.memory import DoesNotFitError
+
+N, WIDTH = 4096, 3000
+def make():
+    torch.manual_seed(0)
+    layers = nn.Linear(8, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 8), nn.Tanh(), nn.Linear(8, WIDTH), nn.Tanh()
+    model = nn.Sequential(*layers, nn.Linear(WIDTH, 1)).double()
+    return model, torch.optim.Adam(model.parameters(), lr=1e-3)
+x, y = torch.randn(N, 8).double(), torch.randn(N, 1).double()
+def loss_fn(model, batch):
+    return (model(batch[0]) - batch[1]).square().mean()
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+def whole():
+    model, optimizer = make()
+    for _ in range(2):
+        loss = loss_fn(model, (x, y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return weights(model)
+def ours(**options):
+    model, optimizer = make()
+    accumulator = gradledger.Accumulator(model, optimizer)
+    sizes = [accumulator.update((x, y), loss_fn, **options).num_micro_batches for _ in range(2)]
+    return weights(model), sizes
+
+reference = whole()
+ours(cache=False)  # everything is imported and warm before the limit
+used = int(next(l for l in open("/proc/self/status") if l.startswith("VmData")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + 150 * 2**20,) * 2)
+result = {}
+try:
+    whole()
+except RuntimeError as error:
+    result["whole"] = str(error)
+for name, options in {"auto": {}, "given": {"micro_batch_size": N}}.items():
+    found, sizes = ours(**options)
+    result[name] = {"gap": float((found - reference).abs().max()), "num_micro_batches": sizes}
+model, optimizer = make()
+huge = lambda model, batch: model(batch[0].repeat(100000, 1)).mean()
+try:
+    gradledger.Accumulator(model, optimizer).update((x[:4], y[:4]), huge)
+except DoesNotFitError as error:
+    result["one"] = str(error)
+print(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    cache = tmp_path_factory.mktemp("cache")
+    environment = {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", LIMITED], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_under_a_memory_limit_the_whole_batch_dies_and_ours_completes(limited: dict[str, Any]) -> None:
+    assert "can't allocate memory" in limited["whole"]
+    for name in ("auto", "given"):
+        assert limited[name]["gap"] < 1e-12
+        assert min(limited[name]["num_micro_batches"]) > 1
+
+
+def test_under_a_memory_limit_one_sample_too_large_is_explained(limited: dict[str, Any]) -> None:
+    assert "micro-batch of 1 sample" in limited["one"]
+    assert "activation checkpointing" in limited["one"]
+
+
+def test_a_memory_model_is_a_line_through_the_largest_sizes() -> None:
+    costs = [Cost(1, 100, 1.0), Cost(4, 130, 1.0), Cost(2, 101, 1.0)]
+    model = MemoryModel.fit(costs)
+    assert (model.peak_bytes(4), model.peak_bytes(8), model.largest_fitting(190)) == (130, 188, 8)
+    assert model.largest_fitting(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "copies"),
+    [
+        (lambda p: torch.optim.Adam(p), 2),
+        (lambda p: torch.optim.SGD(p, lr=0.1), 0),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), 1),
+        (lambda p: torch.optim.LBFGS(p), 2),
+    ],
+)
+def test_the_optimizers_state_is_known_before_its_first_step(make: Any, copies: int) -> None:
+    model = nn.Linear(50, 50)
+    optimizer = make(list(model.parameters()))
+    assert optimizer_state_bytes(optimizer) == pytest.approx(copies * 2550 * 4, abs=64)
+    assert not optimizer.state
+    assert all(parameter.device.type == "cpu" for parameter in model.parameters())
+    if copies == 1:
+        model(torch.zeros(1, 50)).sum().backward()
+        optimizer.step()
+        assert optimizer_state_bytes(optimizer) == 0  # it is there already
+
+
+def test_the_tracked_peak_is_the_allocators() -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(784, 10)
+    )
+    images = torch.randn(16, 3, 16, 16)
+    with MemoryTracker() as tracker:
+        model(images).square().mean().backward()
+    model.zero_grad()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        model(images).square().mean().backward()
+    current = peak = 0
+    events = profiled.profiler.kineto_results.events()
+    for _, num_bytes in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
+        current += num_bytes
+        peak = max(peak, current)
+    assert tracker.peak_bytes == pytest.approx(peak, rel=0.02)
+
+
+def measured_with(limit: int, monkeypatch: pytest.MonkeyPatch) -> tuple[gradledger.Accumulator, gradledger.Window]:
+    from gradledger.engine import fitting
+
+    monkeypatch.setattr(fitting, "available_bytes", lambda device: limit)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 512), nn.BatchNorm1d(512), nn.Dropout(), nn.ReLU(), nn.Linear(512, 1))
+    accumulator = gradledger.Accumulator(model, torch.optim.Adam(model.parameters()))
+    return accumulator, accumulator.update((torch.randn(256, 64), torch.randn(256, 1)), loss_fn)
+
+
+def test_auto_takes_the_size_that_fits_and_keeps_the_effective_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Larger is faster, so that memory alone decides.
+    monkeypatch.setattr(Bench, "_measured_seconds", lambda _, batch: 1.0 + 0.01 * len(batch[0]))
+    _, roomy = measured_with(10**9, monkeypatch)
+    _, tight = measured_with(900_000, monkeypatch)
+    assert roomy.weight == tight.weight == 256
+    assert roomy.num_micro_batches == 1
+    assert tight.num_micro_batches > 2
+    # 512 wide, three float32 activations a sample, beside Adam's state of 2 × 140 kB
+    assert 256 / tight.num_micro_batches <= (0.9 * 900_000 - 2 * 140_000) / (3 * 512 * 4)
+
+
+def test_measuring_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first update of auto is that of the same size given: no random number, buffer or gradient was used up."""
+    automatic, window = measured_with(10**9, monkeypatch)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 512), nn.BatchNorm1d(512), nn.Dropout(), nn.ReLU(), nn.Linear(512, 1))
+    accumulator = gradledger.Accumulator(model, torch.optim.Adam(model.parameters()))
+    size = -(-256 // window.num_micro_batches)
+    accumulator.update((torch.randn(256, 64), torch.randn(256, 1)), loss_fn, micro_batch_size=size)
+    for one, other in zip(model.state_dict().values(), automatic.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_size_is_remembered_across_runs_and_not_with_cache_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(sizing, "_measure", lambda *a, _measure=sizing._measure: (calls.append(a[-1]), _measure(*a))[1])
+    measured_with(10**9, monkeypatch)
+    assert calls
+    first_run = len(calls)
+    measured_with(10**9, monkeypatch)
+    assert len(calls) == first_run
+    files = list((tmp_path / "gradledger" / "micro-batch-sizes").iterdir())
+    assert len(files) == 1
+    _, tight = measured_with(1_600_000, monkeypatch)  # less memory now: the model of the cache says what fits
+    assert len(calls) == first_run
+    assert tight.num_micro_batches > 1
+    files[0].write_text("{ broken")
+    measured_with(10**9, monkeypatch)
+    assert len(calls) > first_run
+    model = network(Fault())
+    accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    accumulator.update(batches(1)[0], loss_fn, cache=False)
+    assert len(list(files[0].parent.iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert measured_with(10**9, monkeypatch)[1].weight == 256
+    assert remembering.recall("nothing") is None
+
+
+def test_a_closure_optimizer_measures_too() -> None:
+    model = nn.Linear(6, 1)
+    accumulator = gradledger.Accumulator(model, torch.optim.LBFGS(model.parameters(), max_iter=3))
+    first = accumulator.update(batches(1)[0], loss_fn)
+    assert accumulator.update(batches(1)[0], loss_fn).loss < first.loss
+
+
+def test_a_wrong_size_is_refused_before_anything_runs() -> None:
+    model = nn.Linear(6, 1)
+    accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(UserError, match="'auto'"):
+        accumulator.update(batches(1)[0], loss_fn, micro_batch_size="automatic")  # type: ignore[arg-type]
