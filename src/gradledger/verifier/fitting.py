@@ -97,7 +97,9 @@ def _units_of(path: str, leaves: list[Tensor]) -> list[Unit]:
         return [counted(f"the sum of {path}", f"{lambda_of}.sum()", lambda leaf: leaf.sum())]
     units = [
         counted(
-            f"elements of {path} that are not -100", f"{lambda_of}.ne(-100).sum()", lambda leaf: (leaf != -100).sum()
+            f"elements of {path} that are not -100",
+            f"weight=gradledger.tokens(labels=lambda batch: {path})",
+            lambda leaf: (leaf != -100).sum(),
         ),
         counted(f"elements of {path} that are not 0", f"{lambda_of}.ne(0).sum()", lambda leaf: (leaf != 0).sum()),
     ]
@@ -106,7 +108,7 @@ def _units_of(path: str, leaves: list[Tensor]) -> list[Unit]:
             1,
             counted(
                 f"elements of {path}[:, 1:] that are not -100",
-                f"{lambda_of}[:, 1:].ne(-100).sum()",
+                f"weight=gradledger.tokens(shift=True, labels=lambda batch: {path})",
                 lambda leaf: (leaf[:, 1:] != -100).sum(),
             ),
         )

@@ -20,8 +20,13 @@ import torch
 from gradledger.verifier.result import ParameterError
 from gradledger.verifier.trial import Gradient
 
-HEADROOM = 4.0
-"""Rounding errors are draws of one distribution: two draws differ by a factor, which for norms is rarely above 2."""
+HEADROOM = 8.0
+"""Rounding errors are draws of one distribution. Over 3 draws of the test suite's 44 models, no parameter's error came
+above 2.6 times its own whole batch's, in float32."""
+
+HEADROOM_FLOAT64 = 32.0
+"""The same brought down from float32: float64's kernels sum in other orders (3.4 times at most, over those draws). The
+faults that this is to find are a million times larger."""
 
 _ROUNDOFF_64 = torch.finfo(torch.float64).eps / 2
 _FLOAT32_TO_FLOAT64 = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
@@ -79,7 +84,7 @@ def judge(gradients: Gradients) -> tuple[ParameterError, ...]:
                 tolerance=HEADROOM * noise / unit + additions * gradients.roundoff,
                 whole_error=own[name] / unit,
                 error_float64=errors_64[name] / unit,
-                tolerance_float64=HEADROOM * noise_64 / unit + additions * _ROUNDOFF_64,
+                tolerance_float64=HEADROOM_FLOAT64 * noise_64 / unit + additions * _ROUNDOFF_64,
             )
         )
     return tuple(judged)

@@ -83,11 +83,11 @@ class PinnedCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch'
         layout = self._layouts[call] if call < len(self._layouts) else Layout(None)
         if layout.dim is None:
             self._reseed(call, -1)
-            return func(*args, **keywords)
+            return _drawn(func, args, keywords)
         blocks = []
         for sample in range(self._num_samples):
             self._reseed(call, self._first_sample + sample)
-            blocks.append(func(*_block(func, args, layout, sample), **keywords))
+            blocks.append(_drawn(func, _block(func, args, layout, sample), keywords))
         if _name(func).endswith("_"):
             return args[0]
         if isinstance(blocks[0], tuple):
@@ -96,6 +96,26 @@ class PinnedCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch'
 
     def _reseed(self, call: int, sample: int) -> None:
         torch.manual_seed(((self._seed * _PRIME + call) * _PRIME + sample + 1) % 2**63)
+
+
+def _drawn(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A random call's result, the same in every floating-point type: it is drawn in float64 and rounded."""
+    name = _name(func)
+    if name == "native_dropout":
+        inputs, probability, is_training = args[0], args[1], args[2] is not False
+        kept = torch.empty_like(inputs, dtype=torch.float64).bernoulli_(1 - probability if is_training else 1.0)
+        return inputs * (kept / max(1 - probability, 1e-12) if is_training else kept).to(inputs.dtype), kept.bool()
+    if name in _FACTORIES:
+        dtype = kwargs.get("dtype") or (torch.int64 if name == "randint" else torch.get_default_dtype())
+        return func(*args, **{**kwargs, "dtype": torch.float64 if dtype.is_floating_point else dtype}).to(dtype)
+    first = args[0]
+    if not first.is_floating_point():
+        return func(*args, **kwargs)
+    wide = [arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg for arg in args]
+    if name.endswith("_"):
+        return first.copy_(func(*wide, **kwargs))
+    result = func(*wide, **{key: value for key, value in kwargs.items() if key != "dtype"})
+    return result.to(kwargs.get("dtype") or (first.dtype if result.is_floating_point() else result.dtype))
 
 
 def is_random(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
