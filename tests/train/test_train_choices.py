@@ -8,8 +8,7 @@ from torch import nn
 
 from gradledger.errors import UserError
 from gradledger.train import load_config, prepare
-from gradledger.train.choices import MODELS, CrossEntropy, make_loss, optimizer_registry, scheduler_registry
-from gradledger.train.config import Choice
+from gradledger.train.choices import MODELS, CrossEntropy, optimizer_registry, scheduler_registry
 from gradledger.train.data import Data, digits
 
 _SETS = torch.utils.data.TensorDataset(torch.randn(40, 4), torch.randint(3, (40,)))
@@ -109,11 +108,12 @@ def test_the_transformer_does_not_look_ahead():
 
 
 def test_class_weights_are_what_the_mean_is_over():
-    loss = make_loss(Choice(name="cross-entropy", class_weights=[1.0, 4.0, 0.5]))
     labels = torch.tensor([0, 1, 1, 2, -100])
-    assert loss.count_units((None, labels)) == 9.5
     setup = _prepare("loss.class_weights=[1,4,0.5]")
     assert setup.weight((None, labels)) == 9.5
+    logits = torch.randn(5, 3)
+    expected = nn.functional.cross_entropy(logits, labels, weight=torch.tensor([1, 4, 0.5]))
+    assert setup.loss(logits, labels).item() == pytest.approx(expected.item())
     assert _prepare().weight is None
 
 
@@ -121,7 +121,7 @@ def test_the_mean_of_a_text_is_over_its_tokens():
     labels = torch.tensor([[1, 2, -100], [0, -100, -100]])
     logits = torch.randn(2, 3, 4)
     loss = CrossEntropy()
-    assert loss.count_units((None, labels)) == 3
+    assert loss.weight("language-model")((None, labels)) == 3
     expected = nn.functional.cross_entropy(logits[labels >= 0], labels[labels >= 0])
     assert loss(logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
 

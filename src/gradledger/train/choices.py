@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
+from gradledger.engine.counters import class_weights, tokens
 from gradledger.errors import UserError
 from gradledger.train.config import Choice
 from gradledger.train.data import DATA, IGNORED_LABEL, Task
@@ -54,11 +55,11 @@ class CrossEntropy:
             label_smoothing=self._label_smoothing,
         )
 
-    def count_units(self, micro_batch: Any) -> float:
-        """Samples or tokens that count, each with its class's weight."""
-        labels = micro_batch[1].flatten().cpu()
-        counted = labels[labels != IGNORED_LABEL]
-        return float(len(counted) if self._class_weights is None else self._class_weights[counted].double().sum())
+    def weight(self, task: Task) -> Callable[[Any], float] | None:
+        """Counts what the mean is over; None: samples."""
+        if self._class_weights is not None:
+            return class_weights(self._class_weights, ignore_index=IGNORED_LABEL)
+        return tokens(IGNORED_LABEL) if task == "language-model" else None
 
 
 def mean_squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -185,19 +186,12 @@ def make_loss(choice: Choice) -> LossFunction:
     return functools.partial(function, **choice.arguments) if choice.arguments else function
 
 
-def weight_of(loss: LossFunction, task: Task, choice: Choice) -> Callable[[Any], float] | None:
+def weight_of(loss: LossFunction, task: Task) -> Callable[[Any], float] | None:
     """Counts what a micro-batch's mean loss is over; None where that is samples."""
-    counter = getattr(loss, "count_units", None)
-    if counter is None or (choice.name == "cross-entropy" and task == "classification" and not choice.arguments.get(
-        "class_weights"
-    )):  # fmt: skip
-        return None
-
-    def count(micro_batch: Any) -> float:
-        return float(counter(micro_batch))
-
-    count.unit = "tokens" if task == "language-model" else "units"  # type: ignore[attr-defined]  # read by the engine
-    return count
+    if isinstance(loss, CrossEntropy):
+        return loss.weight(task)
+    counter: Callable[[Any], float] | None = getattr(loss, "count_units", None)
+    return counter
 
 
 _TASKS_OF: dict[str, dict[str, tuple[Task, ...]]] = {

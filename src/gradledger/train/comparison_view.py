@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from gradledger.metrics import ClassificationMetrics
 from gradledger.train.arms import Arm
@@ -20,7 +20,6 @@ _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 40
 _MOST_CLASSES_SHOWN = 12
 
-_PLAIN: Any = {"title_justify": "left", "caption_justify": "left", "box": box.SIMPLE_HEAD}
 
 _HEADINGS = {
     "loss": "val. loss",
@@ -48,20 +47,22 @@ def print_comparison(console: Console, comparison: Comparison, statements: Seque
     console.print(f"Compare directory  {directory}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _figures_table(comparison: Comparison) -> Table:
+def _figures_table(comparison: Comparison) -> Group:
     names = figures_of(comparison)
-    table = Table(title=f"Validation: means over {len(comparison.seeds)} seeds ± 95 % interval", **_PLAIN)
+    title = f"Validation: means over {len(comparison.seeds)} seeds ± 95 % interval"
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("arm", no_wrap=True)
     for name in names:
         table.add_column(_HEADINGS[name], justify="right")
     for arm in _trained(comparison):
         cells = (_cell(comparison.estimate(arm.name, name), is_percent=name == "accuracy") for name in names)
         table.add_row(_arm_name(arm), *cells)
-    return table
+    return _titled(title, table)
 
 
-def _costs_table(comparison: Comparison) -> Table:
-    table = Table(title="Updates, steadiness, time and memory: means over the seeds", **_PLAIN)
+def _costs_table(comparison: Comparison) -> Group:
+    title = "Updates, steadiness, time and memory: means over the seeds"
+    table = Table(box=box.SIMPLE_HEAD)
     for heading in ("arm", "batch", "updates", "late loss", "moves by", "top norm", "seconds", "peak KiB"):
         table.add_column(heading, justify="left" if heading == "arm" else "right", no_wrap=True)
     for arm in _trained(comparison):
@@ -77,8 +78,14 @@ def _costs_table(comparison: Comparison) -> Table:
             f"{means['seconds']:.2f}",
             "–" if math.isnan(means["peak_memory_bytes"]) else f"{means['peak_memory_bytes'] / 1024:,.0f}",
         )
-    table.caption = "late loss: training loss in the second half; moves by: its mean change from one update to the next"
-    return table
+    caption = "  late loss: training loss in the second half; moves by: its mean change from one update to the next\n"
+    return _titled(title, table, caption)
+
+
+def _titled(title: str, table: Table, caption: str = "") -> Group:
+    """A table under a title that may be wider than it."""
+    below = [Text(caption, style="dim")] if caption else []
+    return Group(Text(title, style="bold"), table, *below)
 
 
 def _trained(comparison: Comparison) -> list[Arm]:
@@ -153,12 +160,13 @@ def _print_confusions(console: Console, comparison: Comparison) -> None:
     if len(sums) == 2 and sums["accumulated"] == sums["large-batch"]:
         sums = {"accumulated and large-batch alike": sums["accumulated"]}
     for arm, confusion in sums.items():
-        table = Table(title=f"Confusion over all seeds, {arm}: rows are true classes", **_PLAIN)
+        title = f"Confusion over all seeds, {arm}: rows are true classes"
+        table = Table(box=box.SIMPLE_HEAD)
         for heading in ("", *names):
             table.add_column(_plain(heading), justify="right", no_wrap=True)
         for name, row in zip(names, confusion, strict=True):
             table.add_row(_plain(name), *(str(count or "·") for count in row))
-        console.print(table)
+        console.print(_titled(title, table))
 
 
 def _plain(text: str) -> str:
@@ -178,11 +186,12 @@ def _summed_confusion(comparison: Comparison, arm: str) -> list[list[int]]:
     return total
 
 
-def _differences_table(comparison: Comparison) -> Table:
-    table = Table(title="Accumulated − large batch: parameters", **_PLAIN)
+def _differences_table(comparison: Comparison) -> Group:
+    title = "Accumulated − large batch: parameters"
+    table = Table(box=box.SIMPLE_HEAD)
     for heading in ("seed", "trained in", "updates", "largest difference", "relative"):
         table.add_column(heading, justify="right")
     for difference in (*comparison.differences, *comparison.in_float64):
         sizes = f"{difference.largest:.1e}", f"{difference.relative:.1e}"
         table.add_row(str(difference.seed), difference.dtype, str(difference.after), *sizes)
-    return table
+    return _titled(title, table)

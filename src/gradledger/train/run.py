@@ -81,6 +81,7 @@ class Run:
                     self._train_epoch(epoch)
                     num_epochs = epoch
                 self._evaluate("train", config.epochs)
+                self._interrupts.check()
             exit = "finished"
         except KeyboardInterrupt:
             exit = "interrupted"
