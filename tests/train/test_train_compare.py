@@ -121,6 +121,7 @@ def test_what_is_shown(called):
                  "Compare directory  runs/compare-digits-1"):  # fmt: skip
         assert text in out, text
     assert re.search(r"2/20  seed 0  accumulated +69 updates +\d+\.\d\d s  finished, accuracy \d\d\.\d\d%", out)
+    assert "accumulated" in (called.path / "report.html").read_text(encoding="utf-8")
     assert called.record["statements"] == [
         line.removeprefix("• ") for line in out.splitlines() if line.startswith("• ")
     ]

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gradledger.errors import UserError
 from gradledger.train.config import TrainConfig, load_config, validate_config
@@ -119,6 +121,29 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         load_config(path)
     assert str(path) in str(caught.value)
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["keep", "sgd", "cpu"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6) | st.just("name"), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*TrainConfig.model_fields, "epoch", ""]) | st.text(max_size=8), _VALUES))
+def test_whatever_is_given_there_is_a_configuration_or_a_clear_error(record):
+    try:
+        config = validate_config(record)
+    except UserError:
+        return
+    assert validate_config(config.model_dump()) == config
 
 
 def test_a_missing_file_is_named(tmp_path):

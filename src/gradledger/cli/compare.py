@@ -48,6 +48,7 @@ def _compare(path: Path | None, overrides: list[str], arm_names: str | None, num
     checked = load_config(path, overrides)
     from rich.console import Console
 
+    from gradledger.report import write_report
     from gradledger.train.arms import choose_arms
     from gradledger.train.comparison import Comparison, compare, write_comparison
     from gradledger.train.comparison_view import print_comparison
@@ -74,6 +75,6 @@ def _compare(path: Path | None, overrides: list[str], arm_names: str | None, num
     statements = statements_of(comparison)
     write_comparison(comparison, statements, directory)
     print_comparison(console, comparison, statements, str(directory))
-    typer.echo(f"Draw it: gradledger report {directory}")
+    typer.echo(f"Report             {write_report([directory], directory / 'report.html')}")
     interrupted = any(run.exit == "interrupted" for run in comparison.runs)
     return INTERRUPTED_STATUS if interrupted else 0

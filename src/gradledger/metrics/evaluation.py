@@ -168,14 +168,28 @@ def _moved(part: Any, device: torch.device | str) -> Any:
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Evaluation mode; every module's own mode and all random states come back."""
     modes = [(module, module.training) for module in model.modules()]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    accelerators = [] if device.type == "cpu" else [torch.accelerator.current_device_index()]
-    with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    device_state = _rng_state(device)
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        _set_rng_state(device, device_state)
+
+
+def _rng_state(device: torch.device) -> Tensor | None:
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def _set_rng_state(device: torch.device, state: Tensor | None) -> None:
+    if state is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif state is not None:
+        torch.mps.set_rng_state(state)
