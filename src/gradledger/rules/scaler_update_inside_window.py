@@ -48,6 +48,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
 for i, x in enumerate(torch.randn(12, 8, 4)):
     scaler.scale(model(x).square().mean() / 4).backward()
+    scaler.unscale_(optimizer)  # expect: scaler-update-inside-window
     if (i + 1) % 4 == 0:
         scaler.step(optimizer)
         optimizer.zero_grad()
