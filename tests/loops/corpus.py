@@ -13,10 +13,11 @@ import runpy
 import sys
 import tokenize
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -86,6 +87,11 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
+# gloo's threads let go of a finished reduction a moment later, and need the interpreter lock for it; a process group
+# that is destroyed meanwhile waits for them while holding that lock, for ever. So a run's objects live on for a while.
+_last_runs: deque[dict[str, Any]] = deque(maxlen=3)
+
+
 def run(path: Path) -> list[torch.Tensor]:
     """Run a script as ``__main__`` in this process and return copies of the weights that it leaves.
 
@@ -95,6 +101,7 @@ def run(path: Path) -> list[torch.Tensor]:
     with warnings.catch_warnings(), _fresh_process_state():
         warnings.simplefilter("ignore")
         names = runpy.run_path(str(path), run_name="__main__")
+    _last_runs.append(names)
     return [tensor.detach().clone() for tensor in names["trained"]]
 
 
