@@ -55,6 +55,14 @@ def test_the_rules_find_nothing(settings):
     assert verdicts == {"balanced"}
 
 
+def test_batch_normalisation_is_said_to_couple_samples():
+    for is_training in (True, False):
+        model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).train(is_training)
+        accumulator = Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        accumulator.update(torch.randn(8, 3), lambda m, x: m(x).square().mean(), micro_batch_size=4)
+        assert [finding.rule for finding in judge(accumulator.ledger)] == ["batch-norm-in-window"] * is_training
+
+
 def never_zeroed(entry):
     return None if isinstance(entry, Zero) else entry
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from gradledger.errors import UserError
@@ -39,6 +40,7 @@ class Account:
             raise UserError("the optimizer owns no parameter with requires_grad=True: there is nothing to train")
         owned = {id(parameter) for parameter in self.parameters}
         self._unowned = [(name, p) for name, p in model.named_parameters() if id(p) not in owned]
+        self._batch_norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         self._watched: tuple[Tensor, Tensor, int] | None = None
         self._ungradiented: list[tuple[str, Tensor]] = []
         self.fence: list[Tensor] | None = None
@@ -75,6 +77,11 @@ class Account:
         self.clear_gradients()
         if self._foreign and self.fence is None:
             self._tidy_foreign()
+
+    @property
+    def couples_samples(self) -> bool:
+        """Whether batch normalisation in training mode makes a micro-batch's samples depend on each other."""
+        return bool(self._batch_norms) and any(module.training for module in self._batch_norms)
 
     def clear_gradients(self) -> None:
         """Drop the gradients of the account's parameters."""

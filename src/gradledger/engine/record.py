@@ -48,6 +48,7 @@ class WindowRecord:
     norm: float | Tensor | None = None
     clip: tuple[str, float] | None = None
     has_scaler = False
+    has_batch_norm = False
     is_void = False
     is_stepped = False
     is_skipped = False
@@ -92,6 +93,7 @@ class WindowRecord:
                     "scale": _number(term.coefficient),
                     "reduction": term.reduction,
                     "loss": next(losses),
+                    "batch_norm": self.has_batch_norm or None,
                 }
             elif kind is Adjust:
                 details = {"factor": _number(self.factor)}

@@ -88,6 +88,7 @@ class Window:
             self._record = WindowRecord(
                 account.name, accumulator.num_micro_batches, accumulator.num_updates, self._terms, self._losses, cleared
             )
+            self._record.has_batch_norm = account.couples_samples
             precision = accumulator._precision
             precision.prepare(account.parameters)
             if accumulator._policy.non_finite == "drop-micro-batch":
