@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -30,7 +31,8 @@ class Sizes:
     """
 
     def __init__(self, accumulator: Accumulator) -> None:
-        self._accumulator = accumulator
+        # A proxy: a forgotten accumulator is let go at once, not when cycles are collected.
+        self._accumulator: Accumulator = weakref.proxy(accumulator)
         self._learned: dict[Any, LearnedSize] = {}
 
     def learned(
