@@ -23,6 +23,14 @@ from gradledger.engine.closing import (
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
 from gradledger.engine.fitting import Size, Sizes, run_fitted
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
+from gradledger.engine.lengths import (
+    ByTokens,
+    Lengths,
+    Repartition,
+    TokenBudget,
+    check_budget,
+    read_padded_samples,
+)
 from gradledger.engine.norms import BatchNormStatistics, pooled_statistics
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
@@ -135,6 +143,10 @@ class Accumulator:
         steps: Steps | None = None,
         effective_batch_size: int | None = None,
         tail: Tail = "keep",
+        lengths: Callable[[Any], Any] | None = None,
+        token_budget: TokenBudget = "auto",
+        length_bucket: int | None = None,
+        padding: float | Mapping[str, float] | None = None,
     ) -> Iterator[Window]:
         """One pass over a loader, as windows. Each is read whole, and no further, before it is handed out.
 
@@ -146,6 +158,13 @@ class Accumulator:
                 window of them, exact by its own weight, and nothing is left at the end of training; ``"drop"`` leaves
                 them out, so that they are never trained on; ``"carry"`` lets them begin the next pass's first window,
                 and at the end of training :attr:`num_carried` of them wait unused (make the last pass with ``"keep"``).
+            lengths: ``lengths(micro_batch)`` gives the tokens of each sample: the window's samples are then shared out
+                anew, by length, into fewer micro-batches with less padding. The gradient is the same;
+                :meth:`Window.in_order` puts outputs back into the loader's order.
+            token_budget: The most tokens, padding counted, of such a micro-batch. ``"auto"`` is the most that the
+                loader's own micro-batches of the window have.
+            length_bucket: Round lengths up to a multiple of it, so that there are few shapes to compile for.
+            padding: The value to pad with, or a mapping of them by key, where the batch itself does not show it.
 
         Raises:
             UserError: An argument is missing, out of range, or the loader is not iterable.
@@ -156,7 +175,8 @@ class Accumulator:
             raise UserError(f"the loader must be iterable, not {type(loader).__name__}")
         next_filling = self._filling(steps, effective_batch_size)
         check_tail(tail)
-        return self._pass_over(loader, next_filling, tail)
+        repartition = None if lengths is None else Repartition(lengths, token_budget, length_bucket, padding)
+        return self._pass_over(loader, next_filling, tail, repartition)
 
     def update(
         self,
@@ -165,6 +185,9 @@ class Accumulator:
         *,
         micro_batch_size: Size = "auto",
         split: Split | None = None,
+        lengths: Lengths | None = None,
+        token_budget: TokenBudget | None = None,
+        length_bucket: int | None = None,
         cache: bool = True,
     ) -> Window:
         """One update from a whole effective batch, split to fit memory.
@@ -180,6 +203,11 @@ class Accumulator:
             micro_batch_size: Samples per micro-batch. ``"auto"`` measures the bytes and seconds of a few sizes at the
                 first batch and takes the fastest that fits.
             split: ``split(batch, micro_batch_size)`` gives the micro-batches of a batch that cannot be split otherwise.
+            lengths: The tokens of each sample, or a callable that gives them for the batch: micro-batches are then made
+                of samples of like length, and padding that none of them needs is cut off.
+            token_budget: The most tokens, padding counted, of a micro-batch of such samples. ``"auto"`` (the default)
+                measures, as for ``micro_batch_size``, and takes the fastest that fits.
+            length_bucket: Round lengths up to a multiple of it, so that there are few shapes to compile for.
             cache: Remember the measured size for later runs, in ``$XDG_CACHE_HOME/gradledger``.
 
         Returns:
@@ -197,20 +225,33 @@ class Accumulator:
             >>> update.num_micro_batches, update.weight
             (3, 20.0)
         """
-        return self._update(read_samples(batch, split), loss_fn, micro_batch_size, BySamples(), cache=cache)
+        if lengths is None:
+            if token_budget is not None or length_bucket is not None:
+                raise UserError("token_budget= and length_bucket= need lengths=, the tokens of each sample")
+            return self._update(read_samples(batch, split), loss_fn, micro_batch_size, BySamples(), cache=cache)
+        if split is not None or micro_batch_size != "auto":
+            raise UserError("lengths= makes micro-batches by token_budget=: leave out micro_batch_size= and split=")
+        samples = read_padded_samples(batch, lengths, length_bucket)
+        budget = check_budget("auto" if token_budget is None else token_budget, samples)
+        return self._update(samples, loss_fn, budget, ByTokens(), cache=cache)
 
     def _update(self, samples: Samples, loss_fn: LossFunction, size: Size, cutting: Cutting, *, cache: bool) -> Window:
         learned = self._sizes.learned(samples, size, loss_fn, cutting, cache=cache)
         pieces = cutting.cut(samples, learned.begin())
-        if size == "auto":  # as many, but even
-            pieces = cutting.cut(samples, -(-cutting.size_of(samples) // len(pieces)))
-        window = Window(self, [piece.micro_batch() for piece in pieces], self._weights.known_samples(pieces))
+        if size == "auto" and isinstance(cutting, BySamples):  # as many, but even
+            pieces = cutting.cut(samples, -(-samples.num_samples // len(pieces)))
+        window = self._window_of(pieces)
         with window:
             if needs_closure(self.optimizer):
                 window.replay(loss_fn)
             else:
                 run_fitted(window, samples, pieces, loss_fn, cutting, learned)
         learned.succeed()
+        return window
+
+    def _window_of(self, pieces: list[Samples]) -> Window:
+        window = Window(self, [piece.micro_batch() for piece in pieces], self._weights.known_samples(pieces))
+        window.sample_positions = [getattr(piece, "indices", None) for piece in pieces]
         return window
 
     def on_update(self, hook: UpdateHook) -> UpdateHook:
@@ -400,12 +441,21 @@ class Accumulator:
             raise UserError(f"effective_batch_size={size!r} must be a whole number of samples, at least 1")
         return lambda: FixedSamples(size)
 
-    def _pass_over(self, loader: Iterable[Any], next_filling: Callable[[], Filling], tail: Tail) -> Iterator[Window]:
+    def _pass_over(
+        self,
+        loader: Iterable[Any],
+        next_filling: Callable[[], Filling],
+        tail: Tail,
+        repartition: Repartition | None = None,
+    ) -> Iterator[Window]:
         epoch = self._num_epochs
         num_micro_batches = len(loader) if isinstance(loader, Sized) else None
         self.ledger.append(EpochStart(**self._place(), epoch=epoch, num_micro_batches=num_micro_batches))
         for micro_batches in group(loader, next_filling, tail, self._carried):
-            yield Window(self, micro_batches)
+            if repartition is None:
+                yield Window(self, micro_batches)
+            else:
+                yield self._window_of(repartition(micro_batches))
         self._num_epochs += 1
         self.ledger.append(EpochEnd(**self._place(), epoch=epoch))
 

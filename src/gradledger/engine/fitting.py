@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from gradledger.engine.batches import tensor_leaves
 from gradledger.engine.measuring import Bench, optimizer_state_bytes
 from gradledger.engine.memory import Snapshot, available_bytes, is_out_of_memory, one_sample_does_not_fit, release
 from gradledger.engine.remembering import RememberedSize, cache_key, recall, remember
 from gradledger.engine.replaying import LossFunction
 from gradledger.engine.sizing import Cutting, LearnedSize, MemoryModel, measure_curve
-from gradledger.engine.splitting import BatchSamples, Samples, check_size
+from gradledger.engine.splitting import Samples, check_size
 from gradledger.engine.staging import Stage
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Sizes:
         """The size for a batch: the wished one, or the best measured one, or less where memory ran out before."""
         if wished != "auto":
             check_size(wished)
-        kind = (wished, type(cutting), _signature(samples))
+        kind = (wished, type(cutting), samples.signature())
         total = cutting.size_of(samples) if wished == "auto" else 0
         known = self._learned.get(kind)
         if known is None or (known.size == known.wished and total > 2 * known.measured_total > 0):
@@ -100,7 +99,7 @@ class Sizes:
             accumulator._precision.accumulate_dtype,
             getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__),
             type(cutting).__name__,
-            _signature(samples),
+            samples.signature(),
             total.bit_length(),
         )
 
@@ -112,20 +111,6 @@ def _still_fitting(found: RememberedSize | None, available: int) -> RememberedSi
     model = MemoryModel(found.fixed_bytes, found.bytes_per_size)
     size = min(found.size, model.largest_fitting(available))
     return replace(found, size=size) if size >= 1 else None
-
-
-def _signature(samples: Samples) -> tuple[Any, ...]:
-    """What batches of one kind share: types and shapes of a sample, dimensions rounded up to powers of two."""
-    batch = samples.batch if isinstance(samples, BatchSamples) else samples.micro_batch()
-    return tuple(
-        (path if isinstance(samples, BatchSamples) and path in samples.paths else "", str(leaf.dtype), _rounded(leaf))
-        for path, leaf in tensor_leaves(batch)
-        if not isinstance(samples, BatchSamples) or path in samples.paths
-    )
-
-
-def _rounded(leaf: Any) -> tuple[int, ...]:
-    return () if leaf.is_nested else tuple(1 << (size - 1).bit_length() if size else 0 for size in leaf.shape[1:])
 
 
 def on_device(loss_fn: LossFunction, device: Any) -> LossFunction:
@@ -190,6 +175,7 @@ def run_fitted(
             pieces[:] = cutting.cut(samples, smaller)
             position = 0
         window._repartition([piece.micro_batch() for piece in pieces], accumulator._weights.known_samples(pieces))
+        window.sample_positions = [getattr(piece, "indices", None) for piece in pieces]
 
 
 def _attempt(window: Window, take: Callable[[], Any], loss_fn: LossFunction) -> _Failure | None:

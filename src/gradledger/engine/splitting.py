@@ -42,6 +42,10 @@ class Samples(Protocol):
         """Pieces of at most ``micro_batch_size`` samples, in order."""
         ...
 
+    def signature(self) -> tuple[Any, ...]:
+        """What batches of one kind share: types and shapes of a sample, dimensions rounded up to powers of two."""
+        ...
+
 
 def read_samples(batch: Any, split: Split | None = None) -> Samples:
     """The samples of a batch.
@@ -124,6 +128,12 @@ class BatchSamples:
         starts = range(0, self.num_samples, check_size(micro_batch_size))
         return [self.pick(self.indices[start : start + micro_batch_size]) for start in starts]
 
+    def signature(self) -> tuple[Any, ...]:
+        """What batches of one kind share: types and shapes of a sample, dimensions rounded up to powers of two."""
+        return tuple(
+            (path, str(leaf.dtype), _rounded(leaf)) for path, leaf in tensor_leaves(self.batch) if path in self.paths
+        )
+
     def pick(self, indices: Sequence[int]) -> BatchSamples:
         """The samples at these positions of the whole batch, in this order."""
         return BatchSamples(self.batch, self._reading, indices)
@@ -146,6 +156,9 @@ class _UserSamples:
 
     def cut(self, micro_batch_size: int) -> list[Samples]:
         return [_UserSamples(piece, self._split) for piece in self._pieces(check_size(micro_batch_size))]
+
+    def signature(self) -> tuple[Any, ...]:
+        return tuple((str(leaf.dtype), _rounded(leaf)) for _, leaf in tensor_leaves(self._batch))
 
     def _pieces(self, micro_batch_size: int) -> list[Any]:
         pieces = list(self._split(self._batch, micro_batch_size))
@@ -218,6 +231,10 @@ class _Sizes:
             return self._tensors_are_samples or all(item.dim() == 0 for item in items)
         is_alike = len({type(item) for item in items}) == 1
         return is_alike and (isinstance(items[0], Mapping | tuple) or is_dataclass(items[0]))
+
+
+def _rounded(leaf: Tensor) -> tuple[int, ...]:
+    return () if leaf.is_nested else tuple(1 << (size - 1).bit_length() if size else 0 for size in leaf.shape[1:])
 
 
 def _is_array(node: Any) -> bool:

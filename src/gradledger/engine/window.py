@@ -54,6 +54,7 @@ class Window:
         "_terms",
         "num_dropped",
         "num_micro_batches",
+        "sample_positions",
         "skip_reason",
     )
 
@@ -73,6 +74,7 @@ class Window:
         self._loss: float | None = None
         self.num_micro_batches = len(micro_batches)
         self.num_dropped = 0
+        self.sample_positions: list[Sequence[int] | None] | None = None
         self.skip_reason: str | None = None
 
     # The transaction
@@ -366,6 +368,21 @@ class Window:
         self._accumulator.ledger.append_block(record)
 
     # What it came to
+
+    def in_order(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs of the micro-batches as one row per sample, in the order that the samples were given in.
+
+        Args:
+            outputs: One tensor per micro-batch, its first dimension that of the samples.
+
+        Raises:
+            UserError: The outputs do not match the micro-batches.
+        """
+        rows = [row for output in outputs for row in output]
+        positions = [at for each in self.sample_positions or () for at in each or ()] or list(range(len(rows)))
+        if len(rows) != len(positions):
+            raise UserError(f"the outputs have {len(rows)} rows, but the window {len(positions)} samples")
+        return [row for _, row in sorted(zip(positions, rows, strict=True), key=lambda pair: pair[0])]
 
     @property
     def loss(self) -> float:
