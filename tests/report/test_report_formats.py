@@ -153,8 +153,8 @@ def test_json_is_for_programs(runs_root):
 
 def test_several_runs_are_put_side_by_side(runs_root):
     page = page_of([runs_root / "compared"])
-    assert page.comparison.columns[:3] == ("run", "effective batch", "updates")
-    assert [row[:3] for row in page.comparison.rows] == [
+    assert page.comparison.table.columns[:3] == ("run", "effective batch", "updates")
+    assert [row[:3] for row in page.comparison.table.rows] == [
         ("accumulated", "64", "48"), ("large", "64", "48"), ("small", "16", "192")
     ]  # fmt: skip
     assert page.verdict.headline.startswith("3 runs: validation accuracy from")

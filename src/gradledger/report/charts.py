@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from statistics import median
 from typing import Any, Literal
@@ -20,6 +20,9 @@ Numbers = Sequence[float | None]
 MAX_DOTS = 4_000
 _MAX_BAND = 2_000
 _MIN_UPDATES_FOR_TREND = 30
+_MANY_RUNS = 6
+_DWARFS = 100
+_MANY_RUNS_POINTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Trace:
         name: What the legend calls it.
         role: How it is drawn.
         run: Which run it belongs to, an index.
+        group: Which group of runs, an index: runs that differ in their seed look alike.
         x: Where its points are, in updates.
         y: Their values.
         low: The lower edge of a band, whose upper edge is ``y``.
@@ -41,6 +45,7 @@ class Trace:
     x: Numbers
     y: Numbers
     low: Numbers = ()
+    group: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The trace for the page's script."""
@@ -48,6 +53,7 @@ class Trace:
             "name": self.name,
             "role": self.role,
             "run": self.run,
+            "group": self.group,
             "x": _short(self.x),
             "y": _short(self.y),
             "low": _short(self.low),
@@ -78,6 +84,12 @@ class Chart:
     log: bool = False
     is_wide: bool = False
 
+    @property
+    def starts_log(self) -> bool:
+        """The largest value dwarfs what is usual: a logarithmic axis shows both."""
+        values = [abs(value) for trace in self.traces for value in trace.y if value]
+        return self.log and len(values) > 1 and max(values) > _DWARFS * median(values)
+
     def to_json(self) -> dict[str, Any]:
         """The chart for the page's script."""
         return {
@@ -85,15 +97,31 @@ class Chart:
             "title": self.title,
             "y_label": self.y_label,
             "format": self.format,
-            "log": self.log,
+            "is_wide": self.is_wide,
             "traces": [trace.to_json() for trace in self.traces],
         }
 
 
 def charts_of(runs: Sequence[Run]) -> list[Chart]:
     """Every chart that the runs have data for."""
-    charts = (_loss(runs), _scores(runs), _grad_norm(runs), _lr(runs), _seconds(runs))
-    return [chart for chart in charts if chart.traces]
+    charts = [_loss(runs), _scores(runs), _grad_norm(runs), _lr(runs)]
+    charts += [_seconds(runs)] if len(runs) <= _MANY_RUNS else []
+    return [_grouped(chart, runs) for chart in charts if chart.traces]
+
+
+def _grouped(chart: Chart, runs: Sequence[Run]) -> Chart:
+    """The chart with its traces told apart by group; of many runs only the boldest lines, made sparse."""
+    groups = list(dict.fromkeys(run.group for run in runs))
+    traces = [replace(trace, group=groups.index(runs[trace.run].group)) for trace in chart.traces]
+    if len(runs) > _MANY_RUNS:
+        bold = {trace.run for trace in traces if trace.role in ("trend", "limit")}
+        traces = [_sparse(trace) for trace in traces if trace.role != "line" or trace.run not in bold]
+    return replace(chart, traces=tuple(traces))
+
+
+def _sparse(trace: Trace) -> Trace:
+    kept = kept_indices(trace.y, _MANY_RUNS_POINTS)
+    return replace(trace, x=[trace.x[i] for i in kept], y=[trace.y[i] for i in kept])
 
 
 def _loss(runs: Sequence[Run]) -> Chart:
@@ -221,7 +249,7 @@ def _micro_batches(run: Run, index: int) -> list[Trace]:
     if not known:
         return []
     if len(known) <= MAX_DOTS:
-        return [Trace("micro-batches", "dots", index, *zip(*known, strict=True))]
+        return [Trace("micro-batches", "dots", index, [x for x, _ in known], [loss for _, loss in known])]
     known.sort(key=lambda pair: pair[0])
     spans = [(x, [loss for _, loss in group]) for x, group in groupby(known, key=lambda pair: pair[0])]
     stretch = -(-len(spans) // _MAX_BAND)

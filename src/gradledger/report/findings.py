@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Shown:
         times: How often it happened.
         first_update: The update that it was first seen in.
         run: The run that it is about; empty for a file of findings.
+        runs: How many runs of its group have it.
         evidence: What proves it, a strip of the ledger for instance.
         source: The lines around the place, where the file can still be read.
     """
@@ -51,6 +52,7 @@ class Shown:
     times: int = 1
     first_update: int | None = None
     run: str = ""
+    runs: int = 1
     evidence: tuple[str, ...] = ()
     source: tuple[SourceLine, ...] = ()
 
@@ -90,6 +92,16 @@ def from_finding(finding: Finding, run: str = "") -> Shown:
         "evidence": finding.evidence,
     }
     return shown(record, run)
+
+
+def one_a_group(findings: Sequence[Shown]) -> list[Shown]:
+    """Of findings that several seeds of one group share, the first, with how many seeds have it."""
+    kept: dict[tuple[str, str, str], list[Shown]] = {}
+    for finding in findings:
+        kept.setdefault((finding.run.rpartition("/")[0] or finding.run, finding.rule, finding.place), []).append(
+            finding
+        )
+    return [replace(each[0], runs=len({finding.run for finding in each})) for each in kept.values()]
 
 
 def by_severity(findings: Sequence[Shown]) -> list[Shown]:

@@ -28,7 +28,7 @@ def to_html(page: Page) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(duration=duration, percent=percent)
+    environment.filters.update(duration=duration, percent=percent, tight=_tight)
     plotly = _plotly() if page.charts else ""
     scripts = [_asset("page.js"), _asset("ledger.js")]
     return environment.get_template("page.html.j2").render(
@@ -47,12 +47,18 @@ def _data(page: Page) -> str:
     """What the scripts draw; ``<`` is written so that no text in it can end the element that holds it."""
     data: dict[str, Any] = {
         "runs": [run.name for run in page.runs],
+        "groups": list(page.comparison.groups) if page.comparison else [],
         "charts": [chart.to_json() for chart in page.charts],
         "tracks": [{"run": index, **track.to_json()} for index, run in enumerate(page.runs) for track in run.tracks],
         "refreshSeconds": REFRESH_SECONDS if page.is_live else 0,
     }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
+
+
+def _tight(text: str) -> str:
+    """Numbers keep their percent sign and their interval on the line."""
+    return text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
 
 
 @cache

@@ -26,7 +26,7 @@ def _lines(page: Page) -> Iterator[str]:
         yield ""
         yield _text(sentence)
     if page.comparison:
-        yield from _section("Comparison", table(page.comparison.columns, page.comparison.rows))
+        yield from _section("Comparison", table(page.comparison.table.columns, page.comparison.table.rows))
     if page.findings:
         yield from _section("Findings", (line for finding in page.findings for line in _finding(finding)))
     if page.details:

@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from gradledger.ledger import EpochEnd, EpochStart, Evaluate, Metric, to_text
-from gradledger.report.charts import Chart, charts_of, ends_of
+from gradledger.report.charts import Chart, charts_of
+from gradledger.report.comparison import Comparison, compare, groups_of
 from gradledger.report.facts import (
     Confusion,
     Fact,
     Share,
     arithmetic,
     confusion_of,
-    effective_batch,
     environment,
     key_facts,
-    last_evaluation,
     time_split,
 )
-from gradledger.report.findings import Shown, by_severity, read_findings, shown
+from gradledger.report.findings import Shown, by_severity, one_a_group, read_findings, shown
 from gradledger.report.health import findings_of
 from gradledger.report.picture import Track, tracks_of
 from gradledger.report.runs import Run, read_compare, read_runs
 from gradledger.report.verdict import Verdict, verdict_of_findings, verdict_of_run, verdict_of_runs
-from gradledger.report.wording import duration, number, percent, size
+from gradledger.report.wording import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,7 @@ class RunPart:
     """What a report shows of one run beside the charts."""
 
     name: str
+    group: str
     facts: tuple[Fact, ...]
     arithmetic: tuple[str, ...]
     tracks: tuple[Track, ...]
@@ -45,14 +45,6 @@ class RunPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Runs side by side: a column name each, a row a run."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """A whole report.
 
@@ -60,7 +52,7 @@ class Page:
         title: The name of the run, of the comparison, or of the file of findings.
         verdict: The headline.
         findings: Errors first.
-        runs: One part a run.
+        runs: One part a group: its first run.
         charts: Shared by all runs.
         comparison: Only where there are several runs.
         details: Names and values that a file of findings brings along.
@@ -92,8 +84,12 @@ def page_of(paths: Sequence[Path]) -> Page:
 
 def page_of_runs(runs: Sequence[Run], *, title: str, compared: Mapping[str, Any] | None = None) -> Page:
     """The report of one run or of several."""
-    parts = tuple(_part(run) for run in runs)
-    findings = by_severity([finding for run in runs for finding in findings_of(run, name_it=len(runs) > 1)])
+    groups = groups_of(runs, compared)
+    runs = sorted(runs, key=lambda run: groups.index(run.group))
+    firsts = [next(run for run in runs if run.group == group) for group in groups]
+    parts = tuple(_part(run) for run in firsts)
+    named = [finding for run in runs for finding in findings_of(run, name_it=len(runs) > 1)]
+    findings = by_severity(one_a_group(named))
     return Page(
         title=title,
         verdict=(
@@ -104,7 +100,7 @@ def page_of_runs(runs: Sequence[Run], *, title: str, compared: Mapping[str, Any]
         findings=tuple(findings),
         runs=parts,
         charts=tuple(charts_of(runs)),
-        comparison=_comparison(runs) if len(runs) > 1 else None,
+        comparison=compare(runs, compared) if len(runs) > 1 else None,
         is_live=any(run.is_live for run in runs),
     )
 
@@ -122,6 +118,7 @@ def _part(run: Run) -> RunPart:
     tracks = tracks_of(run.ledger)
     return RunPart(
         name=run.name,
+        group=run.group,
         facts=tuple(key_facts(run)),
         arithmetic=tuple(arithmetic(run)),
         tracks=tuple(tracks),
@@ -137,32 +134,6 @@ def _first_windows(run: Run, num_windows: int = 2) -> str:
     """The letters of the first windows, as the ledger's own text form writes them, without the marks of epochs."""
     entries = (entry for window in run.ledger.windows()[:num_windows] for entry in window.entries)
     return to_text(entry for entry in entries if not isinstance(entry, EpochStart | EpochEnd | Evaluate | Metric))
-
-
-def _comparison(runs: Sequence[Run]) -> Comparison:
-    rows = [_row(run) for run in runs]
-    columns = [name for name in rows[0] if any(row[name] != "–" for row in rows)]
-    return Comparison(
-        ("run", *columns),
-        tuple((run.name, *(row[name] for name in columns)) for run, row in zip(runs, rows, strict=True)),
-    )
-
-
-def _row(run: Run) -> dict[str, str]:
-    evaluation, batch = last_evaluation(run), effective_batch(run)
-    recalls = [recall for recall in evaluation.get("recall") or () if recall is not None]
-    return {
-        "effective batch": number(batch.get("samples")),
-        "updates": number(run.summary.get("num_updates") or len(run.updates)),
-        "training loss": number(ends_of(run.column("loss"))[1], 4),
-        "validation loss": number(evaluation.get("loss"), 4),
-        "accuracy": percent(evaluation.get("accuracy")),
-        "lowest recall": percent(min(recalls) if recalls else None),
-        "perplexity": number(evaluation.get("perplexity")),
-        "R²": number(evaluation.get("r2")),
-        "time": duration((run.summary.get("seconds") or {}).get("total")),
-        "peak memory": size(run.summary.get("peak_memory_bytes")),
-    }
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "", depth: int = 3) -> list[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 from gradledger.report.charts import ends_of
@@ -113,8 +114,12 @@ def _learning(run: Run) -> str:
 
 
 def _range(runs: Sequence[Run]) -> str:
-    scored = [(last_evaluation(run).get("accuracy"), run) for run in runs]
-    known = sorted(((score, run.name) for score, run in scored if score is not None), key=lambda pair: pair[0])
+    scores: dict[str, list[float]] = {}
+    for run in runs:
+        score = last_evaluation(run).get("accuracy")
+        if score is not None:
+            scores.setdefault(run.group, []).append(score)
+    known = sorted((fmean(each), group) for group, each in scores.items())
     if len(known) > 1:
         (low, worst), (high, best) = known[0], known[-1]
         return (

@@ -101,7 +101,7 @@ class Picture {
       button.addEventListener("click", () => { this.moveTo(this.start + Number(button.dataset.move) * Math.ceil(this.span * 0.75)); this.draw(); });
     }
     this.tracks.forEach((track, i) => {
-      const run = DATA.runs.length > 1 ? `${DATA.runs[track.run]} · ` : "";
+      const run = DATA.groups.length ? `${DATA.runs[track.run]} · ` : "";
       const option = make("option", `${run}${track.account}${track.rank ? ` · rank ${track.rank}` : ""}`);
       option.value = i;
       this.select.append(option);

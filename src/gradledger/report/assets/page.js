@@ -1,7 +1,7 @@
 "use strict";
 // Charts, tables, theme and renewal. What is drawn stands in the element #data; how it looks, in the style sheet.
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const RUN_COLOURS = 6;
+const RUN_COLOURS = 10;
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -36,8 +36,8 @@ function fade(colour, alpha) {
 
 // How each role looks. `order` counts the traces of the same role and run, so that no two look alike.
 function drawn(trace, chart, order) {
-  const several = DATA.runs.length > 1;
-  const colour = several ? runColour(trace.run) : runColour(0);
+  const several = DATA.groups.length > 0;
+  const colour = runColour(trace.group);
   const soft = style("--soft");
   const base = { x: trace.x, y: trace.y, name: trace.name, type: "scatter", mode: "lines" };
   const has = (role) => chart.traces.some((other) => other.role === role && other.run === trace.run);
@@ -73,12 +73,16 @@ function traces(chart) {
     const key = `${trace.role}/${trace.run}`;
     orders[key] = (orders[key] ?? -1) + 1;
     const lines = drawn(trace, chart, orders[key]);
-    // Of several runs the legend names each once, in its boldest line, and hides or shows all of its lines.
+    // Of several runs the legend names each group once, in its boldest line, and hides or shows all of its lines.
     const isBold = !["line", "dots", "band"].includes(trace.role) || chart.traces.every((other) => other.run !== trace.run || other.role === "line");
-    if (DATA.runs.length < 2) return lines;
-    const isFirst = isBold && !named.has(trace.run);
-    if (isFirst) named.add(trace.run);
-    return lines.map((line) => ({ ...line, legendgroup: `run-${trace.run}`, showlegend: isFirst, name: isFirst ? DATA.runs[trace.run] : line.name }));
+    if (!DATA.groups.length) return lines;
+    const isFirst = isBold && !named.has(trace.group);
+    if (isFirst) named.add(trace.group);
+    const thin = chart.traces.some((other) => other.group === trace.group && other.run !== trace.run);
+    return lines.map((line) => ({ ...line, legendgroup: `group-${trace.group}`, showlegend: isFirst, legendrank: trace.group,
+      name: isFirst ? DATA.groups[trace.group] : line.name, opacity: thin ? 0.6 : 1,
+      line: thin && line.line ? { ...line.line, width: Math.min(line.line.width, 1.25) } : line.line,
+      mode: thin && line.mode === "lines+markers" ? "lines" : line.mode }));
   });
 }
 
@@ -90,10 +94,10 @@ function layout(chart, log) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: style("--sans"), size: 12, color: style("--soft") },
-    hovermode: "x unified",
+    hovermode: DATA.groups.length > 3 ? "closest" : "x unified",
     hoverlabel: { bgcolor: style("--panel"), bordercolor: style("--line"), font: { color: style("--ink"), size: 12 } },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    showlegend: chart.traces.length > 1,
+    showlegend: chart.traces.length > 1 && (DATA.groups.length < 4 || (chart.is_wide && innerWidth > 700)),
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { color: style("--ink"), size: 12 } },
     xaxis: { ...axis, title: { text: "update", standoff: 8 }, showgrid: false, showline: true },
     yaxis: { ...axis, title: { text: chart.y_label, standoff: 10 }, type: log ? "log" : "linear",
