@@ -1,9 +1,11 @@
-"""Write docs/rules/*.md from the rules; with --check, fail where a page is missing or stale."""
+"""Write the generated pages: rules from their code, exactness from its benchmark; --check fails on stale ones."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+from exactness_page import exactness_page
 
 from gradledger.rules import Rule, all_rules
 
@@ -23,7 +25,11 @@ FAMILIES = {
 def pages() -> dict[Path, str]:
     """The text of every page."""
     rules = all_rules()
-    return {FOLDER / "README.md": index(rules), **{FOLDER / f"{rule.slug}.md": page(rule) for rule in rules}}
+    return {
+        FOLDER.parent / "exactness.md": exactness_page(),
+        FOLDER / "README.md": index(rules),
+        **{FOLDER / f"{rule.slug}.md": page(rule) for rule in rules},
+    }
 
 
 def index(rules: tuple[Rule, ...]) -> str:
