@@ -161,6 +161,15 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_that_cannot_show_every_character_does_not_stop_the_run(tmp_path):
+    completed = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "gradledger", "train", "--set", "epochs=1"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert "16 ? 4 = effective batch 64" in completed.stdout
+
+
 def test_a_run_is_not_overwritten(tmp_path):
     arguments = ("--set", "name=mine", "--set", "epochs=1")
     assert _call(tmp_path, *arguments).status == 0

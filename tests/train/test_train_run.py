@@ -243,6 +243,18 @@ def test_a_small_model_gets_one_thread(overrides, expected):
     assert torch.get_num_threads() == before
 
 
+def test_an_observer_that_fails_does_not_keep_the_others_from_the_end():
+    class Fails(Observer):
+        def update(self, record):
+            raise BrokenPipeError
+
+    first = _Recorder()
+    run = Run(prepare(load_config(overrides=["device=cpu"]), _random_data()), [first, Fails()])
+    with pytest.raises(BrokenPipeError):
+        run.train()
+    assert (first.summary.exit, first.summary.num_updates) == ("failed", 1)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_as_failed():
     data = _random_data()
     data.train.tensors[0][3] = math.nan

@@ -1,11 +1,11 @@
 """``gradledger compare``: small batch, accumulated and large batch side by side."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gradledger.cli._console import make_console
 from gradledger.cli.train import INTERRUPTED_STATUS, working_directory_importable
 
 DEFAULT_OVERRIDES = ("epochs=10",)
@@ -46,8 +46,6 @@ def _compare(path: Path | None, overrides: list[str], arm_names: str | None, num
     from gradledger.train.config import load_config
 
     checked = load_config(path, overrides)
-    from rich.console import Console
-
     from gradledger.report import write_report
     from gradledger.train.arms import choose_arms
     from gradledger.train.comparison import Comparison, compare, write_comparison
@@ -62,7 +60,7 @@ def _compare(path: Path | None, overrides: list[str], arm_names: str | None, num
     comparison = Comparison(config, loaded, choose_arms(arm_names, config), seeds)
     stem = f"compare-{config.data.name.replace(':', '-')}"
     directory = make_directory(config.output, config.name, stem=stem)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    console = make_console(width_without_terminal=_WIDTH_WITHOUT_TERMINAL)
     num_runs = len(comparison.arms) * num_seeds
     for number, run in enumerate(compare(comparison, directory), start=1):
         accuracy = run.number("accuracy")

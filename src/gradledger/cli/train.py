@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from gradledger.cli._console import make_console
+
 INTERRUPTED_STATUS = 130
 FAILED_STATUS = 1
 
@@ -39,8 +41,6 @@ def _train(path: Path | None, overrides: list[str], table: bool, watch: bool, te
     from gradledger.train.config import load_config
 
     checked = load_config(path, overrides)  # before torch is imported: a mistake is told at once
-    from rich.console import Console
-
     from gradledger.engine import NonFiniteError
     from gradledger.report import print_summary, read_runs, write_report, write_tensorboard
     from gradledger.train import Observer, Run, RunDirectory, RunFiles, prepare
@@ -50,7 +50,7 @@ def _train(path: Path | None, overrides: list[str], table: bool, watch: bool, te
     setup = prepare(checked)
     directory = RunDirectory.create(checked.output, checked.name, stem=checked.data.name.replace(":", "-"))
     report = directory.path / "report.html"
-    console = Console()
+    console = make_console()
     observers: list[Observer] = [RunFiles(directory, setup.model), TerminalView(console, table=table)]
     if watch:
         typer.echo(f"Open {report}: it renews itself while the run goes on.", err=True)

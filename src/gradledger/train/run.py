@@ -54,6 +54,7 @@ class Run:
         self._passes = make_passes(setup, self._clock, self._memory, self._interrupts)
         self._unread: list[tuple[int, Update]] = []
         self._num_entries_told = 0
+        self._num_epochs = 0
         self._epoch_loss = _WeightedMean()
         is_cpu = setup.device.type == "cpu"
         self._updates_per_read = 1 if is_cpu else _UPDATES_PER_READ_ON_ACCELERATOR
@@ -67,28 +68,32 @@ class Run:
         Raises:
             Exception: Whatever training raised, after the observers were told the end.
         """
-        config = self.setup.config
-        self._tell(lambda observer: observer.begin(config, self.setup.num_planned_updates))
-        self.setup.model.train()
         import_torchmetrics()  # so that loading it is not taken for training
-        set_seed(config.seed)  # what happened since the model was made does not matter
-        self._clock.start()
+        with threads(self.setup), self._interrupts:
+            return self._train()
+
+    def _train(self) -> Summary:
+        config = self.setup.config
         exit: Exit = "failed"
-        num_epochs = 0
         try:
-            with threads(self.setup), self._interrupts:
-                for epoch in range(1, config.epochs + 1):
-                    self._train_epoch(epoch)
-                    num_epochs = epoch
-                self._evaluate("train", config.epochs)
-                self._interrupts.check()
+            self._tell(lambda observer: observer.begin(config, self.setup.num_planned_updates))
+            self.setup.model.train()
+            set_seed(config.seed)  # what happened since the model was made does not matter
+            self._clock.start()
+            for epoch in range(1, config.epochs + 1):
+                self._train_epoch(epoch)
+                self._num_epochs = epoch
+            self._evaluate("train", config.epochs)
+            self._interrupts.check()
             exit = "finished"
         except KeyboardInterrupt:
             exit = "interrupted"
         finally:
-            self._read_updates()
-            summary = self._summary(exit, num_epochs)
-            self._tell(lambda observer: observer.end(summary))
+            try:
+                self._read_updates()
+            finally:
+                summary = self._summary(exit)
+                self._tell(lambda observer: observer.end(summary))
         return summary
 
     def _train_epoch(self, epoch: int) -> None:
@@ -162,12 +167,12 @@ class Run:
         dtype = types.get(self.setup.config.precision)
         return nullcontext() if dtype is None else torch.autocast(self.setup.device.type, dtype=dtype)
 
-    def _summary(self, exit: Exit, num_epochs: int) -> Summary:
+    def _summary(self, exit: Exit) -> Summary:
         config, data = self.setup.config, self.setup.data
         return Summary(
             exit=exit,
             num_updates=self._passes.num_updates,
-            num_epochs=num_epochs,
+            num_epochs=self._num_epochs,
             seconds={"total": self._clock.total, **self._clock.seconds},
             peak_memory_bytes=self._memory.peak_bytes(),
             details={
