@@ -377,7 +377,7 @@ def _deepcopy(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Va
     if modules.is_module(value):
         copied = [Leaf(leaf.name, leaf.shape, leaf.requires_grad) for leaf in modules.leaves_of(value)]
         return Module("copy", copied, options={})
-    return value
+    return Unknown(value.path, value.varying, value.leaves) if isinstance(value, Unknown) else value
 
 
 def _clone_list(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
