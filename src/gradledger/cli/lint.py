@@ -17,6 +17,10 @@ def lint(
     ignore: Annotated[list[str] | None, typer.Option("--ignore", help="Not these rules, codes or families.")] = None,
     stdin_filename: Annotated[str, typer.Option("--stdin-filename", help="What to call standard input.")] = "stdin.py",
     statistics: Annotated[bool, typer.Option("--statistics", help="Only count findings, by rule.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend files where all that is found can be mended safely.")
+    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, and change nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was not analysed, and why.")] = False,
 ) -> None:
     """Find accumulation and zeroing bugs in source text, without running anything: .py files and notebooks."""
@@ -35,10 +39,15 @@ def lint(
     select = select or list(config.select) or None
     ignore = ignore or list(config.ignore) or None
     selection([(rule.slug, rule.code) for rule in all_rules()], select, ignore)  # a wrong name ends here
+    files = [] if paths == [Path("-")] else files_below(paths or [Path()], config.exclude)
+    if fix or diff:
+        _mend(files, select, ignore, write=fix and not diff)
+    if diff:
+        return
     if paths == [Path("-")]:
         report = lint_text(sys.stdin.buffer.read(), stdin_filename, select, ignore)
     else:
-        report = lint_paths(files_below(paths or [Path()], config.exclude), select, ignore)
+        report = lint_paths(files, select, ignore)
     findings = in_source_order(report.findings)
     if statistics:
         written = statistics_of(findings)
@@ -55,3 +64,18 @@ def lint(
     status = _UNREADABLE_STATUS if report.unreadable else exit_status(findings)
     if status:
         raise typer.Exit(status)
+
+
+def _mend(files: list[Path], select: list[str] | None, ignore: list[str] | None, *, write: bool) -> None:
+    from gradledger.lint.fix import fixed
+
+    for path in files:
+        mended = fixed(path.read_bytes(), str(path), select, ignore)
+        if mended is None:
+            continue
+        if write:
+            path.write_text(mended.text, encoding="utf-8")
+            for finding in mended.findings:
+                typer.echo(f"{finding.location}: mended {finding.code} {finding.rule}", err=True)
+        else:
+            sys.stdout.write(mended.diff)
