@@ -19,11 +19,11 @@ from loops.corpus import loops, name_of, run
 LETTERS = {"Z": "Z", "V": "Z", "B": "B", "U": "U", "C": "C", "S": "S", "s": "S", "G": "G", "L": "L"}
 
 DIFFERS = {
-    "correct/gradient_surgery_by_backward": "a part of the account is set by hand, which is recorded as a zeroing",
     "correct/gradscaler_skips_a_step": "which step the scaler refuses is in the numbers",
     "correct/lbfgs_closure": "how often L-BFGS calls its closure is in the numbers",
     "correct/lightning_epoch_schedule": "Lightning zeroes once more after an epoch's schedule, which changes nothing",
     "correct/non_finite_micro_batch_left_out": "which micro-batch is not finite is in the numbers",
+    "correct/rate_finder_then_training": "the first optimizer is gone when another takes its parameters over",
     "correct/reinforce_episodes": "how long an episode lasts is in the numbers",
     "correct/skip_large_gradients": "which gradient is too large is in the numbers",
 }

@@ -254,10 +254,10 @@ def _set_on_leaf(machine: Machine, leaf: Leaf, name: str, value: Value, node: as
         elif isinstance(value, Grad) and value.leaf is leaf:
             return
         else:
-            leaf.has_grad = True
             own = isinstance(value, Tensor) and value.gradient_of is leaf
             factor = value.scale if own else None
-            machine.book.touch(Adjust, leaf, machine.location(node), factor=factor)
+            machine.book.touch(Adjust, leaf, machine.location(node), factor=factor, replaces=leaf.has_grad and not own)
+            leaf.has_grad = True
 
 
 def get_item(machine: Machine, value: Value, key: Value, node: ast.AST) -> Value:

@@ -66,7 +66,14 @@ class Book:
         self.events.append(event)
 
     def touch(self, kind: type[Entry], leaf: Leaf, location: Location | None, **fields: Any) -> None:
-        """One parameter's gradient was changed by hand: a loop over parameters makes one entry, not one for each."""
+        """One parameter's gradient was changed by hand: a loop over parameters makes one entry, not one for each.
+
+        Args:
+            kind: Zero or Adjust.
+            leaf: The parameter.
+            location: Where.
+            fields: The entry's fields; ``replaces``: what was there before is gone.
+        """
         sweep = self._sweep
         same = sweep is not None and (sweep[0], sweep[1], sweep[3]) == (kind, location, fields)
         if sweep is not None and same and leaf not in sweep[2]:
@@ -91,6 +98,8 @@ class Book:
         if self._sweep is not None:
             kind, location, leaves, fields = self._sweep
             self._sweep = None
+            if fields.pop("replaces", False):
+                self.events.append(Event(Zero, location, leaves=frozenset(leaves), fields={"partial": False}))
             self.events.append(Event(kind, location, leaves=frozenset(leaves), fields=fields))
 
     def ledger(self) -> Ledger:
@@ -133,7 +142,7 @@ class _Writer:
         if event.kind is Step and self.certain:
             fields["num_missing"] = self._num_missing(account)
         if event.kind is Zero and partial:
-            fields["partial"] = True
+            fields.setdefault("partial", True)
         update = self.updates.get(account, 0)
         if event.kind is Step:
             self.lines.pop(account, None)

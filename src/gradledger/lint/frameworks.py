@@ -24,6 +24,8 @@ def call_external(machine: Machine, function: External, args: Args, kwargs: Kwar
         return Bag("fabric", {"device": Unknown("device"), "global_rank": 0, "world_size": 1, "is_global_zero": True})
     if last == "Trainer" and root in ("lightning", "pytorch_lightning"):
         return Bag("lightning.Trainer", {"options": dict(kwargs), "node": node})
+    if last == "GradientAccumulationScheduler":
+        return Bag("accumulation_schedule", {"scheduling": args[0] if args else kwargs.get("scheduling")})
     if last in ("TrainingArguments", "Seq2SeqTrainingArguments"):
         return trainer.arguments(args, kwargs)
     if last in ("Trainer", "Seq2SeqTrainer", "SFTTrainer") and root in ("transformers", "trl"):
@@ -163,6 +165,8 @@ def _optimizer_of(machine: Machine, instance: Instance, node: ast.AST) -> Value:
 
 def made(machine: Machine, instance: Instance, args: Args, kwargs: Kwargs) -> None:
     """An object of the file was made: a home-made optimizer opens its account."""
+    if trainer.is_trainer(instance):
+        trainer.made(instance, args, kwargs)
     if _is_optimizer(instance) and "__optimizer__" not in instance.attributes:
         given = kwargs.get("params", args[0] if args else None)
         made_one = optimizers.new_optimizer(machine, instance.cls.name, [given], {}, instance.cls.node)

@@ -90,8 +90,6 @@ def fit(machine: Machine, module: Instance, loader: Value, options: dict[str, Va
         return
     if not isinstance(loader, Loader):
         loader = _own_loader(machine, module, node)
-    steps = options.get("accumulate_grad_batches", 1)
-    steps = steps if isinstance(steps, int) and steps > 0 else numbers.ASSUMED_STEPS
     epochs = options.get("max_epochs", _MAX_EPOCHS)
     epochs = min(epochs, _MAX_EPOCHS) if isinstance(epochs, int) and epochs > 0 else _MAX_EPOCHS
     manual = module.attributes.get("automatic_optimization", module.cls.lookup("automatic_optimization")) is False
@@ -100,7 +98,19 @@ def fit(machine: Machine, module: Instance, loader: Value, options: dict[str, Va
         optimizers.zero(machine, optimizer, node)
     for epoch in range(epochs):
         module.attributes["current_epoch"] = epoch
-        _epoch(machine, module, loader, node, steps=steps, manual=manual, clips=clips)
+        _epoch(machine, module, loader, node, steps=_steps(options, epoch), manual=manual, clips=clips)
+
+
+def _steps(options: dict[str, Value], epoch: int) -> int:
+    """Micro-batches of a window in this epoch."""
+    steps = options.get("accumulate_grad_batches", 1)
+    callbacks = options.get("callbacks")
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        schedule = callback.attributes["scheduling"] if isinstance(callback, Bag) else None
+        if isinstance(schedule, dict):
+            begun = [start for start in schedule if isinstance(start, int) and start <= epoch]
+            steps = schedule[max(begun)] if begun else 1
+    return steps if isinstance(steps, int) and steps > 0 else numbers.ASSUMED_STEPS
 
 
 def _own_loader(machine: Machine, module: Instance, node: ast.AST) -> Loader:

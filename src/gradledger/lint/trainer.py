@@ -66,7 +66,7 @@ def _train(machine: Machine, bag: Bag, node: ast.AST) -> None:
     loader = data.loader(machine, [bag.attributes.get("train_dataset")], {"batch_size": batch_size}, node)
     optimizer = optimizers.new_optimizer(machine, "AdamW", [modules.leaves_of(model)], {}, node)
     scheduler = Scheduler("LambdaLR", optimizer)
-    means_add_up = _ignores_the_count(model) and bag.attributes.get("compute_loss_func") is None
+    means_add_up = _ignores_the_count(model) and bag.attributes.get("compute_loss_func") in (None, MISSING)
     optimizers.zero(machine, optimizer, node)
     for _ in range(min(int(epochs), 2) if isinstance(epochs, int | float) else 2):
         length = loader.length or 2 * machine.window + 1
@@ -95,5 +95,13 @@ def instance_method(
     machine: Machine, instance: Instance, name: str, args: Args, kwargs: Kwargs, node: ast.AST
 ) -> Value:
     """What the Trainer gives a class of the file that extends it."""
-    machine.book.unclear.append("the Hugging Face Trainer owns the windows")
-    return MISSING
+    if name != "train":
+        return MISSING
+    return method(machine, instance.attributes.get("__trainer__", construct([], {})), name, args, kwargs, node)
+
+
+def made(instance: Instance, args: Args, kwargs: Kwargs) -> None:
+    """A Trainer of the file was made; a loss of its own is for it to scale."""
+    known = construct(args, kwargs)
+    known.attributes["compute_loss_func"] = instance.cls.lookup("compute_loss")
+    instance.attributes["__trainer__"] = known
