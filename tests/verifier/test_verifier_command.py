@@ -64,7 +64,7 @@ def run(*arguments):
 def test_exact_is_status_0(script):
     result = run(f"{script}:right", "--micro-batch-size", "4")
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("exact: gradient of 3 micro-batches against the whole batch, in float32")
+    assert result.output.startswith("exact: gradient, 3 micro-batches against the whole batch, in float32")
     assert "weight" in result.output
 
 

@@ -32,7 +32,8 @@ def test_the_loops_fault_is_named(name):
     assert result.verdict == "not exact"
     assert result.cause.slug == fault.slug, result.cause
     assert re.search(fault.says, result.cause.message), result.cause
-    assert result.checked == f"update {fault.update}"
+    what = "parameters after" if fault.slug == "optimizer" else "gradient of"
+    assert result.checked == f"{what} update {fault.update}"
 
 
 def right_step(model, optimizer, micro_batches):

@@ -226,7 +226,7 @@ def test_a_parameter_without_a_gradient_of_its_own_is_exact():
 def test_it_reads_well():
     model, loss_fn, data = FAULTS["batch_norm"].make()
     text = str(verify(model, loss_fn, data, micro_batch_size=4))
-    assert text.startswith("not exact: gradient of 3 micro-batches against the whole batch, in float32")
+    assert text.startswith("not exact: gradient, 3 micro-batches against the whole batch, in float32")
     assert "cause  coupled-layer: '1' (BatchNorm1d) gives a sample another output" in text
     assert "note   buffers move with every forward, so 3 times per update instead of once: 1.running_mean" in text
     assert all(f"{name} " in text for name, _ in model.named_parameters())

@@ -28,7 +28,7 @@ class Window:
 
     Args:
         stepped: The gradients at each call of the optimizer's step.
-        whole: The whole batch's gradient.
+        whole: The whole batch's gradient, clipped where the loop is to clip.
         parts: The micro-batches' gradients.
         previous: The gradient that the window before stepped with, where there was one.
         clip_norm: The bound that the loop clips to, as the user says.
@@ -148,10 +148,17 @@ def _scale(factor: float, num_micro_batches: int) -> Cause:
     elif factor >= _SMALLEST_SCALER and abs(exponent - round(exponent)) <= _CLOSE:
         why = "the gradient scaler's factor was not taken out"
         fix = "step with scaler.step(optimizer), which unscales"
+    elif 0 < factor <= 1 / _SMALLEST_SCALER and abs(exponent - round(exponent)) <= _CLOSE:
+        why = "the gradient scaler's factor was taken out twice"
+        fix = "unscale each optimizer once per window, and call scaler.update() once, after the last optimizer's step"
     else:
         why, fix = "a constant factor", "divide each loss by the window's own number of units, not by a constant"
-    message = f"the gradient is {factor:.3f} x the expected one: {why}"
+    message = f"the gradient is {_number(factor)} x the expected one: {why}"
     return Cause("wrong-scale", message, fix, factor=factor)
+
+
+def _number(factor: float) -> str:
+    return f"{factor:.3f}" if abs(factor) >= 0.01 else f"{factor:.3g}"
 
 
 def _uneven(own: Sequence[float], expected: Fit, trial: Trial, window: Window) -> Cause:

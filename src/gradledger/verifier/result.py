@@ -93,7 +93,7 @@ class Verification:
         notes: What else the reader should know.
         num_micro_batches: Micro-batches that the batch was split into.
         precision: The working precision, such as ``float32`` or ``bf16-mixed``.
-        checked: What was compared, such as ``gradient`` or ``parameters after 2 updates``.
+        checked: What was compared, such as ``gradient`` or ``parameters after update 2``.
     """
 
     verdict: Verdict

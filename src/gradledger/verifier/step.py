@@ -95,15 +95,28 @@ class _Loop:
 
 
 @dataclass(frozen=True)
+class _Step:
+    """One step: the gradient that it was made from, and what it changed."""
+
+    gradient: Gradient
+    change: Gradient
+
+
+@dataclass(frozen=True)
 class _Update:
-    """One update of the loop beside the expected one."""
+    """One update of the loop, beside a plain step of a twin in the working precision, in float32 and in float64.
+
+    Args:
+        before: The model before it.
+        gradients: The gradients at each call of the optimizer's step.
+        change: What the loop changed.
+        expected: The twin's step, by type; None is the working precision.
+    """
 
     before: Trial
     gradients: list[Gradient]
     change: Gradient
-    expected_change: Gradient
-    expected_change_32: Gradient
-    expected_change_64: Gradient
+    expected: dict[torch.dtype | None, _Step]
 
 
 def _twins(model: nn.Module, optimizer: OptimizerFactory | Optimizer | None) -> tuple[nn.Module, Optimizer]:
@@ -129,16 +142,16 @@ def _run(loop: _Loop, num_updates: int) -> Verification:
         message = "two runs over the same batch give unlike gradients: the forward draws random numbers"
         return replace(answer, verdict="not comparable", cause=Cause("random", message, "turn them off to verify"))
     previous: Gradient | None = None
-    parameters: tuple[ParameterError, ...] = ()
     for number in range(num_updates):
         update = _observe(loop)
-        answer = replace(answer, checked=f"update {number + 1}")
-        parameters = _judge(update, len(trial.micro_batches))
-        if not all(parameter.is_exact for parameter in parameters) or len(update.gradients) != 1:
-            cause, shares = _cause(update, previous, loop.clip_norm)
-            return replace(answer, verdict="not exact", parameters=parameters, cause=cause, shares=shares)
+        judged = _judge(update, len(trial.micro_batches))
+        for what, parameters in judged.items():
+            answer = replace(answer, checked=f"{what} {number + 1}", parameters=parameters)
+            if len(update.gradients) != 1 or not all(parameter.is_exact for parameter in parameters):
+                cause, shares = _cause(update, previous, loop.clip_norm)
+                return replace(answer, verdict="not exact", cause=cause, shares=shares)
         previous = update.gradients[0]
-    return replace(answer, parameters=parameters)
+    return answer
 
 
 def _observe(loop: _Loop) -> _Update:
@@ -146,7 +159,7 @@ def _observe(loop: _Loop) -> _Update:
     model, optimizer = loop.task.model, loop.optimizer
     start = copy.deepcopy(model)
     before = Trial(replace(loop.task, model=start), without_dropout=True)
-    expected = [_plain_change(loop, dtype) for dtype in (None, torch.float32, torch.float64)]
+    expected = {dtype: _plain_step(loop, dtype) for dtype in (None, torch.float32, torch.float64)}
     gradients: list[Gradient] = []
     names = {parameter: name for name, parameter in model.named_parameters()}
 
@@ -162,11 +175,11 @@ def _observe(loop: _Loop) -> _Update:
         raise UserError(f"step_fn fails: {type(error).__name__}: {error}") from error
     finally:
         hook.remove()
-    return _Update(before, gradients, _change(start, model), *expected)
+    return _Update(before, gradients, _change(start, model), expected)
 
 
-def _plain_change(loop: _Loop, dtype: torch.dtype | None) -> Gradient:
-    """What one step on the whole batch changes, on a twin of the loop's model and optimizer."""
+def _plain_step(loop: _Loop, dtype: torch.dtype | None) -> _Step:
+    """One step on the whole batch, on a twin of the loop's model and optimizer."""
     model, optimizer = copy.deepcopy((loop.task.model, loop.optimizer))
     if dtype is not None:
         model.to(dtype)
@@ -179,8 +192,9 @@ def _plain_change(loop: _Loop, dtype: torch.dtype | None) -> Gradient:
         parameter.grad = gradient[name].to(parameter.dtype) if name in gradient else None
     if loop.clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), loop.clip_norm)
+    stepped = {name: p.grad.detach().double().clone() for name, p in model.named_parameters() if p.grad is not None}
     optimizer.step()
-    return _change(start, model)
+    return _Step(stepped, _change(start, model))
 
 
 def _change(start: nn.Module, end: nn.Module) -> Gradient:
@@ -190,29 +204,37 @@ def _change(start: nn.Module, end: nn.Module) -> Gradient:
     }
 
 
-def _judge(update: _Update, num_micro_batches: int) -> tuple[ParameterError, ...]:
-    """Judge the parameters' change. The working precision is the only one that the loop ran in."""
+def _judge(update: _Update, num_micro_batches: int) -> dict[str, tuple[ParameterError, ...]]:
+    """Judge the gradient at the step and what the step changed: Adam hides in the second what is wrong in the first."""
     types = {p.dtype for p in update.before.task.model.parameters() if p.requires_grad}
     is_double = types == {torch.float64}
-    judged = judge(
-        Gradients(
-            reference=update.expected_change_64,
-            accumulated_float64=update.change if is_double else update.expected_change_64,
-            whole_float32=update.expected_change_32,
-            whole=update.expected_change,
-            accumulated=update.change,
+
+    def judged(own: Gradient, expected: dict[torch.dtype | None, Gradient]) -> tuple[ParameterError, ...]:
+        compared = Gradients(
+            reference=expected[torch.float64],
+            accumulated_float64=own if is_double else expected[torch.float64],
+            whole_float32=expected[torch.float32],
+            whole=expected[None],
+            accumulated=own,
             roundoff=max(torch.finfo(dtype).eps for dtype in types) / 2,
             num_micro_batches=num_micro_batches,
         )
-    )
-    return in_one_column(judged) if is_double else judged
+        return in_one_column(judge(compared)) if is_double else judge(compared)
+
+    gradient = update.gradients[0] if update.gradients else {}
+    return {
+        "gradient of update": judged(gradient, {dtype: step.gradient for dtype, step in update.expected.items()}),
+        "parameters after update": judged(
+            update.change, {dtype: step.change for dtype, step in update.expected.items()}
+        ),
+    }
 
 
 def _cause(
     update: _Update, previous: Gradient | None, clip_norm: float | None
 ) -> tuple[Cause, tuple[tuple[float, float], ...]]:
     evidence = Evidence(update.before)
-    window = Window(update.gradients, evidence.whole, evidence.parts, previous, clip_norm)
+    window = Window(update.gradients, update.expected[None].gradient, evidence.parts, previous, clip_norm)
     cause, shares = name_step_fault(window, update.before)
     if cause is None:
         cause = find_cause(Evidence(update.before.with_dtype(torch.float64)))

@@ -26,8 +26,7 @@ def as_rich(result: Verification) -> RenderableType:
     """The result for a rich console: verdict, cause, and a table of parameters."""
     verdict = Text(result.verdict, style=_STYLES[result.verdict])
     verdict.append(
-        f": {result.checked} of {result.num_micro_batches} micro-batches against the whole batch, in "
-        f"{result.precision}",
+        f": {result.checked}, {result.num_micro_batches} micro-batches against the whole batch, in {result.precision}",
         style="default not bold",
     )
     blocks: list[RenderableType] = [verdict]
