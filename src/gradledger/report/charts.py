@@ -300,12 +300,12 @@ def _fall(run: Run) -> str:
 
 
 def ends_of(values: Iterable[Any]) -> tuple[float | None, float | None]:
-    """The median of the first and of the last twentieth of the values (at least one each)."""
+    """The median of the first few values (ten at most) and of the last twentieth: where a run began and ended."""
     known = [value for value in _finite(values) if value is not None]
     if not known:
         return None, None
     few = max(1, len(known) // 20)
-    return median(known[:few]), median(known[-few:])
+    return median(known[: min(few, 10)]), median(known[-few:])
 
 
 def _differences(clock: Numbers) -> list[float | None]:

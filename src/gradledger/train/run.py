@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
+from torch.utils.data import TensorDataset
 
 from gradledger import __version__
 from gradledger.ledger import Entry, Evaluate, Metric
-from gradledger.metrics import ClassificationMetrics, Evaluation, evaluate, import_torchmetrics
+from gradledger.metrics import ClassificationMetrics, Evaluation, evaluate, find_leakage, import_torchmetrics
 from gradledger.train.data import make_loader, set_epoch
 from gradledger.train.interrupts import Interrupts
 from gradledger.train.memory import PeakMemory
@@ -21,6 +22,9 @@ from gradledger.train.setup import Setup, set_seed, threads
 
 _UPDATES_PER_READ_ON_ACCELERATOR = 16
 """Reading a loss waits for the device, so there it is done for several updates at once."""
+
+_MOST_SAMPLES_COMPARED = 50_000
+"""In larger data sets nobody looks for shared samples unasked: it would take longer than a moment."""
 
 
 class Run:
@@ -96,6 +100,14 @@ class Run:
                 self._tell(lambda observer: observer.end(summary))
         return summary
 
+    def _leakage(self, update: int) -> Iterator[Entry]:
+        """What training and validation set share, where looking cannot draw random numbers."""
+        train, validation = self.setup.data.train, self.setup.data.validation
+        if not isinstance(train, TensorDataset) or not isinstance(validation, TensorDataset):
+            return
+        if len(train) + len(validation) <= _MOST_SAMPLES_COMPARED:
+            yield from find_leakage(train.tensors[0], validation.tensors[0]).entries(update)
+
     def _train_epoch(self, epoch: int) -> None:
         config = self.setup.config
         set_epoch(self.setup.loader, epoch)
@@ -149,10 +161,12 @@ class Run:
             device=setup.device,
             autocast=self._autocast,
         )
+        is_first = split not in self.evaluations
         self.evaluations[split] = evaluation
         place: dict[str, Any] = {"micro_batch": self._passes.num_micro_batches, "update": self._passes.num_updates}
         marks: list[Entry] = [Evaluate(**place)]
         if split == "validation":
+            marks += self._leakage(self._passes.num_updates) if is_first else ()
             marks.append(Metric(name="loss", value=self._epoch_loss.take(), split="train", **place))
         for name, value in metric_values(evaluation, setup.data.class_names):
             marks.append(Metric(name=name, value=value, split=split, **place))
