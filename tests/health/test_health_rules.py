@@ -122,6 +122,35 @@ def test_only_the_last_validation_counts_for_recall():
     assert rules_of(early + late) == []
 
 
+def accumulated(factor, *, num_reports=5, steps=4):
+    entries = []
+    for update in range(num_reports * 2):
+        entries += [
+            Backward(micro_batch=update * steps + i, update=update, loss=2.0 - 0.1 * update + 0.01 * i, weight=8.0)
+            for i in range(steps)
+        ]
+        entries += [Step(update=update), Zero(update=update + 1)]
+        if update % 2:
+            mean = sum(2.0 - 0.1 * u + 0.01 * i for u in (update - 1, update) for i in range(steps)) / (2 * steps)
+            entries.append(Metric(name="loss", value=mean * factor, split="train", update=update + 1))
+    return entries
+
+
+@pytest.mark.parametrize("factor", [0.25, 4.0])
+def test_a_reported_loss_that_is_off_by_the_number_of_steps_is_named(factor):
+    (finding,) = judge(accumulated(factor), select=["loss-log-scale"])
+    assert f"is {factor:g} × that of its micro-batches, in each of 5 reports" in finding.message
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [accumulated(1.0), accumulated(0.5), accumulated(0.25, num_reports=2), accumulated(1.0, steps=1)],
+    ids=["right", "off by something else", "two reports", "no accumulation"],
+)
+def test_a_reported_loss_that_is_right_or_unclear_is_not_named(entries):
+    assert judge(entries, select=["loss-log-scale"]) == []
+
+
 def leakage(**numbers):
     return [m for name, value in numbers.items() for m in validation(f"leakage/{name}", [float(value)])]
 

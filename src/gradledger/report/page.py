@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradledger.ledger import EpochEnd, EpochStart, Evaluate, Metric, to_text
+from gradledger.ledger import Entry, EpochEnd, EpochStart, Evaluate, Metric, Step, to_text
 from gradledger.report.charts import Chart, charts_of
 from gradledger.report.comparison import Comparison, compare, groups_of
 from gradledger.report.facts import (
@@ -132,8 +132,15 @@ def _part(run: Run) -> RunPart:
 
 def _first_windows(run: Run, num_windows: int = 2) -> str:
     """The letters of the first windows, as the ledger's own text form writes them, without the marks of epochs."""
-    entries = (entry for window in run.ledger.windows()[:num_windows] for entry in window.entries)
-    return to_text(entry for entry in entries if not isinstance(entry, EpochStart | EpochEnd | Evaluate | Metric))
+    shown: list[Entry] = []
+    for entry in run.ledger:
+        if not isinstance(entry, EpochStart | EpochEnd | Evaluate | Metric):
+            shown.append(entry)
+        if isinstance(entry, Step):
+            num_windows -= 1
+        if not num_windows:
+            break
+    return to_text(shown)
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "", depth: int = 3) -> list[tuple[str, Any]]:

@@ -13,8 +13,9 @@ Source: the founding guidance "98 % accuracy with 12 % recall"; Wilson, Probable
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from gradledger.ledger import Metric
 from gradledger.rules._books import Books
 from gradledger.rules._metrics import VALIDATION_NAMES, class_names, metric_series
 from gradledger.rules._registry import Cause
@@ -32,16 +33,15 @@ _Z = 1.96  # of a two-sided 95 % interval
 
 def check(books: Books) -> Iterator[Cause]:
     """A class with low recall under a high accuracy, in the last validation."""
-    accuracy = metric_series(books.entries, "accuracy", VALIDATION_NAMES)
+    metrics = [entry for entry in books.entries if isinstance(entry, Metric)]
+    accuracy = metric_series(metrics, "accuracy", VALIDATION_NAMES)
     if not accuracy.values or accuracy.values[-1] < HIGH_ACCURACY:
         return
-    supports = {
-        name: _last(books, f"support/{name}") for name in class_names(books.entries, "support", VALIDATION_NAMES)
-    }
+    supports = {name: _last(metrics, f"support/{name}") for name in class_names(metrics, "support", VALIDATION_NAMES)}
     total = sum(support or 0.0 for support in supports.values())
     missed: list[str] = []
     for name, support in supports.items():
-        recall = _last(books, f"recall/{name}")
+        recall = _last(metrics, f"recall/{name}")
         if recall is None or support is None or support < MIN_SUPPORT:
             continue
         if upper_bound(recall, support) < LOW_RECALL and accuracy.values[-1] - recall >= LEAST_GAP:
@@ -71,8 +71,8 @@ def upper_bound(share: float, count: float) -> float:
     return (center + margin) / (1 + _Z**2 / count)
 
 
-def _last(books: Books, name: str) -> float | None:
-    values = metric_series(books.entries, name, VALIDATION_NAMES).values
+def _last(metrics: Sequence[Metric], name: str) -> float | None:
+    values = metric_series(metrics, name, VALIDATION_NAMES).values
     return values[-1] if values else None
 
 
