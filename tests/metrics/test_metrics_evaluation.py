@@ -83,13 +83,13 @@ def test_all_is_as_before_after_an_error_too():
     assert torch.is_grad_enabled()
 
 
-def test_dropout_is_off():
-    model = nn.Sequential(nn.Dropout(0.9), nn.Linear(4, 3))
-    batches = _batches([16])
-    first, second = (
-        evaluate(model, batches, CROSS_ENTROPY, task="classification", num_classes=3).loss for _ in range(2)
-    )
-    assert first == second
+def test_dropout_is_off_and_batch_norm_uses_what_it_has_learnt():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.9), nn.Linear(4, 3))
+    ((inputs, labels),) = _batches([16])
+    measured = evaluate(model, [(inputs, labels)], CROSS_ENTROPY, task="classification", num_classes=3).loss
+    as_learnt = model[2](inputs / (1 + model[0].eps) ** 0.5)  # a mean of 0 and a variance of 1, before any training
+    assert measured == pytest.approx(CROSS_ENTROPY(as_learnt, labels).item(), rel=1e-6)
+    assert model[0].num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("num_logits", [1, 2])
