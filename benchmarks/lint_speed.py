@@ -73,9 +73,8 @@ def main() -> None:
         print(f"{name}: {len(files)} files")
         for contender_name, row in table.items():
             median = row["median_seconds"]
-            print(
-                f"  {contender_name:16s} {median:7.2f} s  {len(files) / median:8.0f} files/s  {row['ratio']:6.2f} x ruff"
-            )
+            rate = len(files) / median
+            print(f"  {contender_name:16s} {median:7.2f} s  {rate:8.0f} files/s  {row['ratio']:6.2f} x ruff")
         if len(files) == NUM_ORDINARY:
             held = table["gradledger lint"]["median_seconds"] < LIMIT_SECONDS
             print(f"  under {LIMIT_SECONDS:.0f} s: {'yes' if held else 'no'}")

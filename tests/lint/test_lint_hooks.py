@@ -20,7 +20,7 @@ def test_the_hook_calls_a_command_that_exists():
 
 
 def test_every_option_is_documented():
-    app = typer.Typer()
+    app = typer.Typer(add_completion=False)
     app.command()(lint)
     options = {name for parameter in get_command(app).params for name in parameter.opts if name.startswith("--")}
     page = (ROOT / "docs" / "lint.md").read_text()
