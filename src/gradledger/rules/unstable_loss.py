@@ -12,8 +12,9 @@ Nothing here is a fixed threshold on the loss. Noise is measured from the series
 - *rises*: a lasting level exceeds the lowest one before it by six standard errors and a quarter of all that was gained;
 - *leaps*: updates differ four times as much as the micro-batches within them explain, and by a tenth of the first loss.
 
-Silent with fewer than 40 updates, where a loss is negative (policy gradients, densities: such losses need not fall),
-where several optimizers play against each other, and where a run continues an earlier one.
+The losses must be in the ledger: the engine keeps them, an audited program's are not read, since that would wait for
+the device. Silent with fewer than 40 updates, where a loss is negative (policy gradients, densities: such losses need
+not fall), where several optimizers play against each other, and where a run continues an earlier one.
 
 Source: the founding guidance "loss jumps or does not fall"; Mann (1945) for tests by ranks.
 """
@@ -114,29 +115,31 @@ def _times(rise: Change) -> str:
 BAD = """
 import torch
 
+import gradledger
+
 torch.manual_seed(0)
 model = torch.nn.Linear(8, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=1e-7)
-inputs = torch.randn(64, 4, 16, 8)
-for window in inputs:
-    for x in window:
-        loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
-        (loss / 4).backward()
-    optimizer.step()
-    optimizer.zero_grad()
+accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=1.1))
+micro_batches = [(x, x.sum(1, keepdim=True)) for x in torch.randn(256, 16, 8)]
+for window in accumulator.windows(micro_batches, steps=4):
+    with window:
+        for inputs, targets in window:
+            window.backward(torch.nn.functional.mse_loss(model(inputs), targets))
+ledger = accumulator.ledger
 """
 
 GOOD = """
 import torch
 
+import gradledger
+
 torch.manual_seed(0)
 model = torch.nn.Linear(8, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-inputs = torch.randn(64, 4, 16, 8)
-for window in inputs:
-    for x in window:
-        loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
-        (loss / 4).backward()
-    optimizer.step()
-    optimizer.zero_grad()
+accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.05))
+micro_batches = [(x, x.sum(1, keepdim=True)) for x in torch.randn(256, 16, 8)]
+for window in accumulator.windows(micro_batches, steps=4):
+    with window:
+        for inputs, targets in window:
+            window.backward(torch.nn.functional.mse_loss(model(inputs), targets))
+ledger = accumulator.ledger
 """
