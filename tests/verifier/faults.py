@@ -140,6 +140,30 @@ def load_balance_of_experts():
     return classifier(), loss_fn, batch()
 
 
+class _SortedExperts(nn.Module):
+    """Sorts samples by expert before the experts' own modules see them, which is no coupling."""
+
+    def __init__(self):
+        super().__init__()
+        self.router, self.expert, self.out = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        scores = self.router(x)
+        order = scores.argmax(-1).argsort(stable=True)
+        mixed = torch.empty_like(scores).index_copy(0, order, self.expert(x[order]))
+        return self.out(mixed * scores.softmax(-1).amax(-1, keepdim=True)), scores
+
+
+@fault("coupled-loss", "couples samples")
+def load_balance_of_sorted_experts():
+    def loss_fn(model, micro_batch):
+        output, scores = model(micro_batch[0])
+        return cross_entropy(output, micro_batch[1]) + scores.softmax(-1).mean(0).square().sum()
+
+    torch.manual_seed(0)
+    return _SortedExperts(), loss_fn, batch()
+
+
 @fault("wrong-scale", "the micro-batches come to 0.250 x the whole batch", micro_batch_size=2)
 def sum_taken_for_a_mean():
     return classifier(), lambda m, b: cross_entropy(m(b[0]), b[1], reduction="sum"), batch(8)

@@ -90,7 +90,7 @@ def test_tolerances_come_from_the_whole_batchs_own_error():
     assert result.is_exact
     for parameter in result.parameters:
         assert 0 < parameter.whole_error < parameter.tolerance < 1e-5
-        assert 0 <= parameter.error_float64 < parameter.tolerance_float64 < 1e-13
+        assert 0 <= parameter.error_exact < parameter.tolerance_exact < 1e-13
     lower = verify(classifier().bfloat16(), mean_loss, _to(batch(), torch.bfloat16), micro_batch_size=4)
     assert lower.is_exact
     assert lower.precision == "bfloat16"
@@ -198,21 +198,40 @@ def test_code_written_for_float32_runs_in_float64():
     ).is_exact  # fmt: skip
 
 
-def test_a_model_that_does_not_run_in_float64_is_not_comparable():
-    class Kernel(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            if x.dtype != torch.float32:
-                raise TypeError("this kernel takes float32")
-            return x * 2
+class _Kernel(torch.autograd.Function):
+    """Written for some types only, as hand-made kernels are."""
 
-        @staticmethod
-        def backward(ctx, gradient):
-            return gradient * 2
+    @staticmethod
+    def forward(ctx, x, types):
+        if x.dtype not in types:
+            raise TypeError(f"this kernel does not take {x.dtype}")
+        return x * 2
 
-    result = verify(classifier(), lambda m, b: Kernel.apply(m(b[0])).square().mean(), batch(), micro_batch_size=4)
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2, None
+
+
+def test_a_model_that_does_not_run_in_float64_is_judged_in_float32():
+    def loss_fn(model, b, reduction="mean"):
+        logits = _Kernel.apply(model(b[0]), (torch.float32, torch.bfloat16))
+        return nn.functional.cross_entropy(logits, b[1], reduction=reduction)
+
+    result = verify(classifier(nn.Dropout(0.2)), loss_fn, batch(), micro_batch_size=4)
+    assert (result.verdict, result.exact_type) == ("exact", "float32"), str(result)
+    assert "judged in float32, because the model does not run in float64" in result.notes[0]
+    assert "this kernel does not take torch.float64" in result.notes[0]
+    wrong = verify(classifier(), lambda m, b: loss_fn(m, b, "sum"), batch(8), micro_batch_size=2)
+    assert (wrong.cause.slug, wrong.cause.factor) == ("wrong-scale", pytest.approx(0.25, rel=1e-3))
+    coupled = verify(classifier(nn.BatchNorm1d(8)), loss_fn, batch(), micro_batch_size=4)
+    assert (coupled.cause.slug, coupled.cause.where) == ("coupled-layer", "1")
+
+
+def test_a_model_that_runs_in_one_type_only_is_not_comparable():
+    loss_fn = lambda m, b: _Kernel.apply(m(b[0]), (torch.float32,)).square().mean()  # noqa: E731
+    result = verify(classifier(), loss_fn, batch(), micro_batch_size=4)
     assert (result.verdict, result.cause.slug) == ("not comparable", "no-float64")
-    assert "this kernel takes float32" in result.cause.message
+    assert "this kernel does not take torch.float64" in result.cause.message
 
 
 def test_a_parameter_without_a_gradient_of_its_own_is_exact():

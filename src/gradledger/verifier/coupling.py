@@ -18,7 +18,6 @@ from gradledger.verifier.layers import Call, batch_dim
 from gradledger.verifier.trial import Trial
 
 _NUDGE = 0.1  # of the activations' own size: large enough to move any smooth coupling far above rounding
-_TOLERANCE = torch.finfo(torch.float64).eps ** 0.5
 _GOLDEN_ANGLE = 2.399963
 _MAX_PLACES = 6
 
@@ -33,7 +32,7 @@ def loss_couples_samples(trial: Trial, whole: list[Call], parts: list[list[Call]
             continue
         others = plain.size(dim) - size
         before, after = (each.narrow(dim, size, others) for each in (plain, nudged))
-        if float((after - before).norm()) > _TOLERANCE * float(plain.norm()):
+        if float((after - before).norm()) > trial.resolution * float(plain.norm()):
             return name
     return None
 

@@ -17,7 +17,7 @@ from gradledger.verifier.layers import Call, first_coupled_layer, watch
 from gradledger.verifier.result import Cause
 from gradledger.verifier.trial import Gradient, Trial
 
-_TOLERANCE = 1e-6  # far above float64's rounding, far below any fault
+_FIT = 1e-5  # what least squares leaves of float64's rounding where micro-batches are much alike
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Evidence:
     def fit(self) -> Fit:
         """The whole batch's gradient as a sum of the micro-batches'."""
         return fit(self.whole, self.parts)
+
+    @property
+    def tolerance(self) -> float:
+        """What a fit may leave unexplained."""
+        return max(_FIT, self.trial.resolution)
 
     @cached_property
     def calls(self) -> list[Call]:
@@ -77,7 +82,7 @@ def _ignores_upstream(evidence: Evidence) -> Cause | None:
     wrong = [
         name
         for name, gradient in evidence.whole.items()
-        if float((doubled[name] - 2 * gradient).norm()) > _TOLERANCE * float(gradient.norm())
+        if float((doubled[name] - 2 * gradient).norm()) > evidence.trial.resolution * float(gradient.norm())
     ]
     if not wrong:
         return None
@@ -101,7 +106,7 @@ def _keeps_state(evidence: Evidence) -> Cause | None:
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     first = trial.gradient(model=model)
     second = trial.gradient(model=model)
-    if relative_distance(second, first) <= _TOLERANCE:
+    if relative_distance(second, first) <= trial.resolution:
         return None
     moved = [name for name, buffer in model.named_buffers() if name in before and not _same(before[name], buffer)]
     what = f"its buffers {', '.join(moved[:3])} move" if moved else "state that the model or the loss keeps moves"
@@ -115,7 +120,7 @@ def _keeps_state(evidence: Evidence) -> Cause | None:
 
 
 def _couples_in_a_layer(evidence: Evidence) -> Cause | None:
-    layer = first_coupled_layer(evidence.calls, evidence.part_calls)
+    layer = first_coupled_layer(evidence.calls, evidence.part_calls, evidence.trial.resolution)
     if layer is None:
         return None
     name = f"{layer.name!r} ({layer.kind})" if layer.name else f"the model's own forward ({layer.kind})"
@@ -151,7 +156,7 @@ def _denominators(evidence: Evidence) -> Cause | None:
     if len(units) > 1:
         terms = (Evidence(replace(evidence.trial, only=unit)) for unit in units)
         return next((cause for term in terms if (cause := _denominators(term)) is not None), None)
-    if not evidence.fit.is_close():
+    if not evidence.fit.is_close(evidence.tolerance):
         return None
     weights = evidence.trial.weights()
     is_mean = evidence.trial.task.reduction == "mean"
@@ -163,10 +168,11 @@ def name_denominator(
     measured: Sequence[float], expected: Sequence[float], trial: Trial, *, is_mean: bool
 ) -> Cause | None:
     """What a loss is a mean over, from the coefficients of its micro-batches; None where they are as expected."""
-    factor = common_factor(measured, expected)
-    if factor is not None and abs(factor - 1) <= _TOLERANCE:
+    tolerance = max(_FIT, 10 * trial.resolution)
+    factor = common_factor(measured, expected, tolerance)
+    if factor is not None and abs(factor - 1) <= tolerance:
         return None
-    if is_mean and all(abs(coefficient - 1) <= _TOLERANCE for coefficient in measured):
+    if is_mean and all(abs(coefficient - 1) <= tolerance for coefficient in measured):
         return Cause(
             "wrong-scale",
             "the loss is a sum over its samples, or is divided by a constant, but was taken for a mean: "
@@ -178,7 +184,7 @@ def name_denominator(
             "divide the loss by its own number of units, or give reduction='sum' with the weight that counts them",
             factor=1 / factor if factor else None,
         )
-    found = unit_that_fits(measured, countable_units(trial.micro_batches))
+    found = unit_that_fits(measured, countable_units(trial.micro_batches), tolerance)
     own_unit = trial.only or _unit_name(trial.task.weight)
     if found is not None and not is_mean:
         return Cause(

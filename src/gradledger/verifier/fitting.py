@@ -13,7 +13,6 @@ from torch import Tensor
 from gradledger.engine.batches import tensor_leaves
 from gradledger.verifier.trial import Gradient
 
-FIT_TOLERANCE = 1e-6
 _MAX_VALUES = 2_000_000
 
 
@@ -29,7 +28,7 @@ class Fit:
     coefficients: tuple[float, ...]
     residual: float
 
-    def is_close(self, tolerance: float = FIT_TOLERANCE) -> bool:
+    def is_close(self, tolerance: float) -> bool:
         """Whether the sum explains the gradient."""
         return self.residual <= tolerance
 
@@ -48,7 +47,7 @@ def fit(target: Gradient, parts: Sequence[Gradient]) -> Fit:
     return Fit(tuple(solution.tolist()), left / scale if scale else math.inf)
 
 
-def common_factor(measured: Sequence[float], expected: Sequence[float], tolerance: float = 1e-4) -> float | None:
+def common_factor(measured: Sequence[float], expected: Sequence[float], tolerance: float) -> float | None:
     """The one factor by which all coefficients are off, or None."""
     ratios = [m / e for m, e in zip(measured, expected, strict=True) if e]
     if not ratios:
@@ -115,7 +114,7 @@ def _units_of(path: str, leaves: list[Tensor]) -> list[Unit]:
     return units
 
 
-def unit_that_fits(shares: Sequence[float], units: Sequence[Unit], tolerance: float = 1e-5) -> Unit | None:
+def unit_that_fits(shares: Sequence[float], units: Sequence[Unit], tolerance: float) -> Unit | None:
     """The unit whose counts are in proportion to the shares."""
     total = math.fsum(shares)
     if not total:

@@ -3,7 +3,8 @@
 A tolerance is derived, not chosen. In the working precision the whole batch has an error of its own: the distance of
 its gradient from the same gradient in float64. A sum over micro-batches may be as far off, and besides rounds once per
 addition: K additions of unit roundoff u are off by about √K u. For float64 itself there is nothing better to compare
-with, so the error in float32 is brought down by the ratio of the two types' roundoffs.
+with, so the error in float32 is brought down by the ratio of the two types' roundoffs. Where a model does not run in
+float64 (kernels that are written for less), float32 takes its place, and bfloat16 that of float32.
 
 A parameter's own error can be small by luck and its gradient zero but for rounding, so its error counts as at least its
 share of the error of the whole model.
@@ -24,12 +25,9 @@ HEADROOM = 8.0
 """Rounding errors are draws of one distribution. Over 3 draws of the test suite's 44 models, no parameter's error came
 above 2.6 times its own whole batch's, in float32."""
 
-HEADROOM_FLOAT64 = 32.0
+HEADROOM_EXACT = 32.0
 """The same brought down from float32: float64's kernels sum in other orders (3.4 times at most, over those draws). The
 faults that this is to find are a million times larger."""
-
-_ROUNDOFF_64 = torch.finfo(torch.float64).eps / 2
-_FLOAT32_TO_FLOAT64 = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True)
@@ -37,43 +35,47 @@ class Gradients:
     """The gradients that are compared.
 
     Args:
-        reference: The whole batch in float64.
-        accumulated_float64: The micro-batches in float64.
-        whole_float32: The whole batch in float32.
+        reference: The whole batch in the exact type.
+        accumulated_exact: The micro-batches in the exact type.
+        whole_lower: The whole batch in the next lower type.
         whole: The whole batch in the working precision.
         accumulated: The micro-batches in the working precision.
         roundoff: Unit roundoff of the type that gradients accumulate in.
         num_micro_batches: K.
+        exact: The type that all else is measured against: float64, or float32 where a model does not run in float64.
     """
 
     reference: Gradient
-    accumulated_float64: Gradient
-    whole_float32: Gradient
+    accumulated_exact: Gradient
+    whole_lower: Gradient
     whole: Gradient
     accumulated: Gradient
     roundoff: float
     num_micro_batches: int
+    exact: torch.dtype = torch.float64
 
 
 def judge(gradients: Gradients) -> tuple[ParameterError, ...]:
     """The error of each parameter and its tolerance."""
-    names = list(dict.fromkeys([*gradients.reference, *gradients.accumulated_float64]))
-    sizes = {n: (gradients.reference.get(n, gradients.accumulated_float64.get(n))) for n in names}
+    names = list(dict.fromkeys([*gradients.reference, *gradients.accumulated_exact]))
+    sizes = {n: (gradients.reference.get(n, gradients.accumulated_exact.get(n))) for n in names}
     num_values = {name: tensor.numel() for name, tensor in sizes.items() if tensor is not None}
     norms = {name: _norm(gradients.reference, name) for name in names}
     own = {name: distance(gradients.whole, gradients.reference, name) for name in names}
-    own_32 = {name: distance(gradients.whole_float32, gradients.reference, name) for name in names}
+    own_lower = {name: distance(gradients.whole_lower, gradients.reference, name) for name in names}
     errors = {name: distance(gradients.accumulated, gradients.reference, name) for name in names}
-    errors_64 = {name: distance(gradients.accumulated_float64, gradients.reference, name) for name in names}
-    total, total_own, total_32 = (math.hypot(*each.values()) for each in (norms, own, own_32))
+    errors_exact = {name: distance(gradients.accumulated_exact, gradients.reference, name) for name in names}
+    total, total_own, total_lower = (math.hypot(*each.values()) for each in (norms, own, own_lower))
     additions = math.sqrt(gradients.num_micro_batches)
+    roundoff = torch.finfo(gradients.exact).eps / 2
+    step_down = 2 * roundoff / torch.finfo(lower_type(gradients.exact)).eps
     judged = []
     for name in names:
         share = math.sqrt(num_values[name] / sum(num_values.values()))
         noise = max(own[name], total_own * share)
-        noise_64 = max(own_32[name], total_32 * share) * _FLOAT32_TO_FLOAT64
+        noise_exact = max(own_lower[name], total_lower * share) * step_down
         # A gradient that is zero but for rounding is measured against what a gradient of its size typically is.
-        unit = norms[name] if norms[name] > max(noise, own_32[name]) else max(total * share, norms[name])
+        unit = norms[name] if norms[name] > max(noise, own_lower[name]) else max(total * share, norms[name])
         unit = unit or 1.0
         judged.append(
             ParameterError(
@@ -83,16 +85,21 @@ def judge(gradients: Gradients) -> tuple[ParameterError, ...]:
                 error=errors[name] / unit,
                 tolerance=HEADROOM * noise / unit + additions * gradients.roundoff,
                 whole_error=own[name] / unit,
-                error_float64=errors_64[name] / unit,
-                tolerance_float64=HEADROOM_FLOAT64 * noise_64 / unit + additions * _ROUNDOFF_64,
+                error_exact=errors_exact[name] / unit,
+                tolerance_exact=HEADROOM_EXACT * noise_exact / unit + additions * roundoff,
             )
         )
     return tuple(judged)
 
 
+def lower_type(exact: torch.dtype) -> torch.dtype:
+    """The type whose error, brought down by the ratio of roundoffs, tells the error in the exact one."""
+    return torch.float32 if exact == torch.float64 else torch.bfloat16
+
+
 def in_one_column(judged: Iterable[ParameterError]) -> tuple[ParameterError, ...]:
-    """For a model in float64, which nothing more exact can be held against: both comparisons are the one in float64."""
-    return tuple(replace(each, error=each.error_float64, tolerance=each.tolerance_float64) for each in judged)
+    """For a model in the exact type, which nothing more exact can be held against: both comparisons are one."""
+    return tuple(replace(each, error=each.error_exact, tolerance=each.tolerance_exact) for each in judged)
 
 
 def relative_distance(one: Gradient, other: Gradient) -> float:

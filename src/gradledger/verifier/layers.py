@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from gradledger.engine.batches import tensor_leaves
 from gradledger.verifier.trial import Trial
 
-# Between the rounding of float64 and any dependence worth the name.
-_TOLERANCE = torch.finfo(torch.float64).eps ** 0.5
-
 
 @dataclass(slots=True)
 class Call:
@@ -71,15 +68,21 @@ def watch(trial: Trial, at: int | None) -> list[Call]:
     return calls
 
 
-def first_coupled_layer(whole: list[Call], parts: list[list[Call]]) -> CoupledLayer | None:
-    """The first layer whose output differs although its input does not, or in whose code the inputs came apart."""
+def first_coupled_layer(whole: list[Call], parts: list[list[Call]], resolution: float) -> CoupledLayer | None:
+    """The first layer whose output differs although its input does not, or in whose code the inputs came apart.
+
+    Args:
+        whole: The calls of the whole batch's forward.
+        parts: The calls of each micro-batch's.
+        resolution: Relative differences below this are rounding.
+    """
     by_key = [{(call.name, call.index): call for call in part} for part in parts]
     kinds = {call.name: call.kind for call in whole}
     for call in whole:
         matching = [found for part in by_key if (found := part.get((call.name, call.index))) is not None]
-        if len(matching) < len(parts) or _agree(call.outputs, [match.outputs for match in matching]):
+        if len(matching) < len(parts) or _agree(call.outputs, [match.outputs for match in matching], resolution):
             continue
-        if _agree(call.inputs, [match.inputs for match in matching]):
+        if _agree(call.inputs, [match.inputs for match in matching], resolution):
             return CoupledLayer(call.name, call.kind)
         parent = call.name.rpartition(".")[0]
         return CoupledLayer(parent, kinds.get(parent, "Module"), before=call.name)
@@ -96,16 +99,33 @@ def batch_dim(whole: Tensor, parts: list[Tensor]) -> int | None:
     return unlike[0]
 
 
-def _agree(whole: list[Tensor], parts: list[list[Tensor]]) -> bool:
+def _agree(whole: list[Tensor], parts: list[list[Tensor]], resolution: float) -> bool:
     for position, tensor in enumerate(whole):
         matching = [part[position] for part in parts if position < len(part)]
         dim = batch_dim(tensor, matching) if len(matching) == len(parts) else None
         if dim is None or not tensor.is_floating_point():
             continue
         joined = torch.cat(matching, dim)
-        if float((joined - tensor).norm()) > _TOLERANCE * float(tensor.norm()):
+        if not _is_close(joined, tensor, resolution) and not _is_reordered(joined, tensor, dim, resolution):
             return False
     return True
+
+
+def _is_close(one: Tensor, other: Tensor, resolution: float) -> bool:
+    return float((one - other).norm()) <= resolution * float(other.norm())
+
+
+def _is_reordered(one: Tensor, other: Tensor, dim: int, resolution: float) -> bool:
+    """Whether the rows are the same in another order, as where tokens are sorted by the expert that they go to."""
+
+    def outline(tensor: Tensor, power: int) -> Tensor:
+        return (
+            tensor.movedim(dim, 0).flatten(1).pow(power).sum(1).sort().values
+            if tensor.dim() > 1
+            else tensor.sort().values
+        )
+
+    return all(_is_close(outline(one, power), outline(other, power), resolution) for power in (1, 2))
 
 
 def _leaves(value: Any) -> list[Tensor]:

@@ -13,13 +13,12 @@ from gradledger.engine.weights import Weight
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction
 from gradledger.verifier.diagnosis import Evidence, find_cause
-from gradledger.verifier.judging import Gradients, in_one_column, judge, relative_distance
+from gradledger.verifier.judging import Gradients, in_one_column, judge, lower_type, relative_distance
 from gradledger.verifier.pinning import layouts_of
 from gradledger.verifier.result import Cause, ParameterError, Verification
 from gradledger.verifier.sandbox import Sandbox
 from gradledger.verifier.trial import LossFunction, Task, Trial
 
-_REPEATABLE = 1e-9
 _TURNED_OFF = "dropout was turned off: its masks could not be pinned to samples"
 
 
@@ -84,12 +83,13 @@ def _verify(task: Task) -> Verification:
         )
     _try_out(working)
     answer = Verification("not comparable", (), None, (), len(working.micro_batches), _precision_name(task))
-    trial = Trial(task, dtype=torch.float64)
-    try:
-        _try_out(trial)
-    except UserError as error:
-        return replace(answer, cause=_no_float64(error))
+    trial, refusal = _in_exact_type(task)
+    if trial is None:
+        return replace(answer, cause=_no_float64(refusal))
+    answer = replace(answer, exact_type=_name(trial.dtype))
     trial, notes, cause = pin(trial)
+    if refusal:
+        notes = (f"judged in float32, because the model does not run in float64 ({refusal})", *notes)
     if cause is not None:
         return replace(answer, cause=cause, notes=notes)
     parameters = compare(trial)
@@ -121,37 +121,56 @@ def pin(trial: Trial) -> tuple[Trial, tuple[str, ...], Cause | None]:
             notes = (_TURNED_OFF,)
             if trial.random_shapes():
                 return trial, (), _random("random numbers that are not drawn per sample")
-    if relative_distance(trial.gradient(), trial.gradient()) > _REPEATABLE:
+    if relative_distance(trial.gradient(), trial.gradient()) > trial.resolution:
         return trial, notes, _random("random numbers from outside torch, or state that loss_fn keeps between calls")
     return trial, notes, None
 
 
 def compare(trial: Trial) -> tuple[ParameterError, ...]:
-    """Errors and tolerances of a trial in float64 and of the same in float32 and the working precision."""
-    working, single = trial.with_dtype(None), trial.with_dtype(torch.float32)
+    """Errors and tolerances of a trial in the exact type and of the same in a lower one and the working precision."""
+    assert trial.dtype is not None
+    working, lower = trial.with_dtype(None), trial.with_dtype(lower_type(trial.dtype))
     types = {p.dtype for p in trial.task.model.parameters() if p.requires_grad}
-    reference, accumulated_64, whole_32 = trial.reference(), trial.accumulated(), single.reference()
-    is_double, is_single = types == {torch.float64}, types == {torch.float32} and trial.task.precision == "32-true"
-    if is_double:
-        whole, accumulated = reference, accumulated_64
+    is_plain = trial.task.precision == "32-true"
+    reference, accumulated_exact, whole_lower = trial.reference(), trial.accumulated(), lower.reference()
+    is_exact = types == {trial.dtype} and is_plain
+    if is_exact:
+        whole, accumulated = reference, accumulated_exact
     else:
-        whole, accumulated = (whole_32 if is_single else working.reference()), working.accumulated()
+        is_lower = types == {lower.dtype} and is_plain
+        whole, accumulated = (whole_lower if is_lower else working.reference()), working.accumulated()
     accumulates_in = trial.task.accumulate_dtype or max(types, key=lambda dtype: torch.finfo(dtype).eps)
     gradients = Gradients(
         reference,
-        accumulated_64,
-        whole_32,
+        accumulated_exact,
+        whole_lower,
         whole,
         accumulated,
         roundoff=torch.finfo(accumulates_in).eps / 2,
         num_micro_batches=len(trial.micro_batches),
+        exact=trial.dtype,
     )
     judged = judge(gradients)
-    return in_one_column(judged) if is_double else judged
+    return in_one_column(judged) if is_exact else judged
 
 
 def _is_right(parameters: tuple[ParameterError, ...]) -> bool:
-    return all(parameter.is_exact_in_float64 for parameter in parameters)
+    return all(parameter.is_right for parameter in parameters)
+
+
+def _in_exact_type(task: Task) -> tuple[Trial | None, str]:
+    """The trial in float64, or in float32 where it does not run in float64, and what refused it."""
+    refusal = ""
+    for dtype in (torch.float64, torch.float32):
+        trial = Trial(task, dtype=dtype)
+        try:
+            _try_out(trial)
+            _try_out(trial.with_dtype(lower_type(dtype)))
+        except UserError as error:
+            refusal = refusal or str(error)
+        else:
+            return trial, refusal
+    return None, refusal
 
 
 def _try_out(trial: Trial) -> None:
@@ -161,7 +180,7 @@ def _try_out(trial: Trial) -> None:
     except UserError:
         raise
     except Exception as error:
-        precision = "" if trial.dtype is None else f" in {str(trial.dtype).removeprefix('torch.')}"
+        precision = "" if trial.dtype is None else f" in {_name(trial.dtype)}"
         raise UserError(f"loss_fn fails{precision}: {type(error).__name__}: {error}") from error
     for name, value in gradient.items():
         if not bool(value.isfinite().all()):
@@ -183,18 +202,19 @@ def _rounding(worst: list[ParameterError], answer: Verification) -> Cause:
     first = max(worst, key=lambda parameter: parameter.error / parameter.tolerance)
     return Cause(
         "low-precision-accumulation",
-        f"in float64 the micro-batches are exact, in {answer.precision} {first.name} is off by {first.error:.2g}, "
-        f"while the whole batch's own error is {first.whole_error:.2g}: {answer.num_micro_batches} additions round it "
-        "away",
+        f"in {answer.exact_type} the micro-batches are exact; in {answer.precision} {first.name} is off by "
+        f"{first.error:.2g}, while the whole batch's own error is {first.whole_error:.2g}: "
+        f"{answer.num_micro_batches} additions round it away",
         "accumulate in float32: Accumulator(..., accumulate_dtype=torch.float32)",
         where=first.name,
     )
 
 
-def _no_float64(error: UserError) -> Cause:
+def _no_float64(refusal: str) -> Cause:
     return Cause(
         "no-float64",
-        f"the model or the loss does not run in float64, which errors are measured against ({error})",
+        "the model or the loss runs neither in float64 nor in float32 and bfloat16, which errors are measured by "
+        f"({refusal})",
         "leave out the part that is written for one type (a custom kernel, a fixed dtype), and verify the rest",
     )
 
@@ -211,5 +231,8 @@ def _random(what: str) -> Cause:
 def _precision_name(task: Task) -> str:
     if task.precision != "32-true":
         return task.precision
-    types = {str(p.dtype).removeprefix("torch.") for p in task.model.parameters() if p.requires_grad}
-    return ", ".join(sorted(types))
+    return ", ".join(sorted({_name(p.dtype) for p in task.model.parameters() if p.requires_grad}))
+
+
+def _name(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")

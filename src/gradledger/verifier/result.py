@@ -54,12 +54,12 @@ class ParameterError:
     Args:
         name: The parameter's name in the model.
         num_values: Its number of elements.
-        norm: The 2-norm of the whole batch's gradient, in float64.
+        norm: The 2-norm of the whole batch's gradient, in the exact type.
         error: Distance of the micro-batches' gradient, in the working precision.
         tolerance: What ``error`` was judged by.
         whole_error: The whole batch's own error in the working precision.
-        error_float64: Distance of the micro-batches' gradient when everything is computed in float64.
-        tolerance_float64: What ``error_float64`` was judged by.
+        error_exact: Distance of the micro-batches' gradient when everything is computed in the exact type.
+        tolerance_exact: What ``error_exact`` was judged by.
     """
 
     name: str
@@ -68,18 +68,18 @@ class ParameterError:
     error: float
     tolerance: float
     whole_error: float
-    error_float64: float
-    tolerance_float64: float
+    error_exact: float
+    tolerance_exact: float
 
     @property
     def is_exact(self) -> bool:
         """Whether both errors are within their tolerances."""
-        return self.is_exact_in_float64 and self.error <= self.tolerance
+        return self.is_right and self.error <= self.tolerance
 
     @property
-    def is_exact_in_float64(self) -> bool:
+    def is_right(self) -> bool:
         """Whether the arithmetic is right, rounding apart."""
-        return self.error_float64 <= self.tolerance_float64
+        return self.error_exact <= self.tolerance_exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,7 @@ class Verification:
         notes: What else the reader should know.
         num_micro_batches: Micro-batches that the batch was split into.
         precision: The working precision, such as ``float32`` or ``bf16-mixed``.
+        exact_type: What errors are measured against: ``float64``, or ``float32`` where the model does not run in it.
         checked: What was compared, such as ``gradient`` or ``parameters after update 2``.
     """
 
@@ -102,6 +103,7 @@ class Verification:
     notes: tuple[str, ...] = ()
     num_micro_batches: int = 0
     precision: str = "float32"
+    exact_type: str = "float64"
     checked: str = "gradient"
     shares: tuple[tuple[float, float], ...] = field(default=())
     """Expected and measured coefficient of each micro-batch, where they were fitted."""
@@ -132,6 +134,6 @@ class Verification:
 def _excess(parameter: ParameterError) -> float:
     pairs = (
         (parameter.error, parameter.tolerance),
-        (parameter.error_float64, parameter.tolerance_float64),
+        (parameter.error_exact, parameter.tolerance_exact),
     )
     return max(error / tolerance if tolerance else (0.0 if error == 0 else float("inf")) for error, tolerance in pairs)

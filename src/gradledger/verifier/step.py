@@ -212,8 +212,8 @@ def _judge(update: _Update, num_micro_batches: int) -> dict[str, tuple[Parameter
     def judged(own: Gradient, expected: dict[torch.dtype | None, Gradient]) -> tuple[ParameterError, ...]:
         compared = Gradients(
             reference=expected[torch.float64],
-            accumulated_float64=own if is_double else expected[torch.float64],
-            whole_float32=expected[torch.float32],
+            accumulated_exact=own if is_double else expected[torch.float64],
+            whole_lower=expected[torch.float32],
             whole=expected[None],
             accumulated=own,
             roundoff=max(torch.finfo(dtype).eps for dtype in types) / 2,

@@ -41,16 +41,18 @@ def as_rich(result: Verification) -> RenderableType:
 
 def _table(result: Verification) -> Table:
     shown = sorted(result.parameters, key=_badness, reverse=True)[:_MAX_ROWS]
-    is_double = all(parameter.error == parameter.error_float64 for parameter in result.parameters)
+    is_double = all(parameter.error == parameter.error_exact for parameter in result.parameters)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("parameter", overflow="fold")
-    for heading in ("error", "tolerance") if is_double else ("error", "tolerance", "in float64", "tolerance"):
+    for heading in (
+        ("error", "tolerance") if is_double else ("error", "tolerance", f"in {result.exact_type}", "tolerance")
+    ):
         table.add_column(heading, justify="right")
     table.add_column("")
     for parameter in shown:
         values = [parameter.error, parameter.tolerance]
         if not is_double:
-            values += [parameter.error_float64, parameter.tolerance_float64]
+            values += [parameter.error_exact, parameter.tolerance_exact]
         mark = Text("exact", "green") if parameter.is_exact else Text("not exact", "red")
         table.add_row(parameter.name, *(f"{value:.1e}" for value in values), mark)
     hidden = len(result.parameters) - len(shown)
@@ -61,5 +63,5 @@ def _table(result: Verification) -> Table:
 
 
 def _badness(parameter: ParameterError) -> float:
-    pairs = ((parameter.error, parameter.tolerance), (parameter.error_float64, parameter.tolerance_float64))
+    pairs = ((parameter.error, parameter.tolerance), (parameter.error_exact, parameter.tolerance_exact))
     return max(error / tolerance if tolerance else math.inf * error if error else 0.0 for error, tolerance in pairs)

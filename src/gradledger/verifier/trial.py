@@ -70,6 +70,11 @@ class Trial:
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", self.task.precision if self.dtype is None else "32-true")
 
+    @property
+    def resolution(self) -> float:
+        """Relative differences below this are rounding: the square root of the type's epsilon."""
+        return float(torch.finfo(self.dtype or torch.float32).eps ** 0.5)
+
     def with_dtype(self, dtype: torch.dtype | None) -> Trial:
         """The same in another precision."""
         return replace(self, dtype=dtype)
