@@ -227,6 +227,23 @@ def test_a_model_that_does_not_run_in_float64_is_judged_in_float32():
     assert (coupled.cause.slug, coupled.cause.where) == ("coupled-layer", "1")
 
 
+def test_a_loop_over_such_a_model_is_judged_in_float32_too():
+    def loss_fn(model, b):
+        return nn.functional.cross_entropy(_Kernel.apply(model(b[0]), (torch.float32, torch.bfloat16)), b[1])
+
+    def step_fn(model, optimizer, micro_batches):
+        optimizer.zero_grad()
+        for b in micro_batches:
+            (loss_fn(model, b) / divisor).backward()
+        optimizer.step()
+
+    divisor = 8
+    assert verify_step(step_fn, classifier(), loss_fn, batch(32), micro_batch_size=4).is_exact
+    divisor = 4
+    result = verify_step(step_fn, classifier(), loss_fn, batch(32), micro_batch_size=4)
+    assert (result.exact_type, result.cause.factor) == ("float32", pytest.approx(2, rel=1e-3))
+
+
 def test_a_model_that_runs_in_one_type_only_is_not_comparable():
     loss_fn = lambda m, b: _Kernel.apply(m(b[0]), (torch.float32,)).square().mean()  # noqa: E731
     result = verify(classifier(), loss_fn, batch(), micro_batch_size=4)

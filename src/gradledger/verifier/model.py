@@ -13,6 +13,7 @@ from gradledger.engine.weights import Weight
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction
 from gradledger.verifier.diagnosis import Evidence, find_cause
+from gradledger.verifier.exact_type import in_exact_type, no_float64, precision_name, try_out, type_name
 from gradledger.verifier.judging import Gradients, in_one_column, judge, lower_type, relative_distance
 from gradledger.verifier.pinning import layouts_of
 from gradledger.verifier.result import Cause, ParameterError, Verification
@@ -81,12 +82,12 @@ def _verify(task: Task) -> Verification:
             f"micro_batch_size={task.micro_batch_size} makes one micro-batch of the batch's {sum(working.sizes)} "
             "samples: there is nothing to compare, choose a smaller one"
         )
-    _try_out(working)
-    answer = Verification("not comparable", (), None, (), len(working.micro_batches), _precision_name(task))
-    trial, refusal = _in_exact_type(task)
+    try_out(working)
+    answer = Verification("not comparable", (), None, (), len(working.micro_batches), precision_name(task))
+    trial, refusal = in_exact_type(task)
     if trial is None:
-        return replace(answer, cause=_no_float64(refusal))
-    answer = replace(answer, exact_type=_name(trial.dtype))
+        return replace(answer, cause=no_float64(refusal))
+    answer = replace(answer, exact_type=type_name(trial.dtype))
     trial, notes, cause = pin(trial)
     if refusal:
         notes = (f"judged in float32, because the model does not run in float64 ({refusal})", *notes)
@@ -158,35 +159,6 @@ def _is_right(parameters: tuple[ParameterError, ...]) -> bool:
     return all(parameter.is_right for parameter in parameters)
 
 
-def _in_exact_type(task: Task) -> tuple[Trial | None, str]:
-    """The trial in float64, or in float32 where it does not run in float64, and what refused it."""
-    refusal = ""
-    for dtype in (torch.float64, torch.float32):
-        trial = Trial(task, dtype=dtype)
-        try:
-            _try_out(trial)
-            _try_out(trial.with_dtype(lower_type(dtype)))
-        except UserError as error:
-            refusal = refusal or str(error)
-        else:
-            return trial, refusal
-    return None, refusal
-
-
-def _try_out(trial: Trial) -> None:
-    try:
-        gradient = trial.gradient()
-        trial.gradient(0)
-    except UserError:
-        raise
-    except Exception as error:
-        precision = "" if trial.dtype is None else f" in {_name(trial.dtype)}"
-        raise UserError(f"loss_fn fails{precision}: {type(error).__name__}: {error}") from error
-    for name, value in gradient.items():
-        if not bool(value.isfinite().all()):
-            raise UserError(f"the whole batch's gradient of {name} is not finite: there is nothing to compare with")
-
-
 def _moving_buffers(trial: Trial) -> tuple[str, ...]:
     model = trial.fresh()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -210,15 +182,6 @@ def _rounding(worst: list[ParameterError], answer: Verification) -> Cause:
     )
 
 
-def _no_float64(refusal: str) -> Cause:
-    return Cause(
-        "no-float64",
-        "the model or the loss runs neither in float64 nor in float32 and bfloat16, which errors are measured by "
-        f"({refusal})",
-        "leave out the part that is written for one type (a custom kernel, a fixed dtype), and verify the rest",
-    )
-
-
 def _random(what: str) -> Cause:
     return Cause(
         "random",
@@ -226,13 +189,3 @@ def _random(what: str) -> Cause:
         "compared",
         "seed them from the batch, turn them off while you verify, or use torch's own dropout",
     )
-
-
-def _precision_name(task: Task) -> str:
-    if task.precision != "32-true":
-        return task.precision
-    return ", ".join(sorted({_name(p.dtype) for p in task.model.parameters() if p.requires_grad}))
-
-
-def _name(dtype: torch.dtype | None) -> str:
-    return str(dtype).removeprefix("torch.")

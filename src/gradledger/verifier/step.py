@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from gradledger.errors import UserError
 from gradledger.verifier.diagnosis import Evidence, find_cause
-from gradledger.verifier.judging import Gradients, in_one_column, judge, relative_distance
-from gradledger.verifier.model import _precision_name
+from gradledger.verifier.exact_type import in_exact_type, no_float64, precision_name, try_out, type_name
+from gradledger.verifier.judging import Gradients, in_one_column, judge, lower_type, relative_distance
 from gradledger.verifier.naming import Window, name_step_fault
 from gradledger.verifier.result import Cause, ParameterError, Verification
 from gradledger.verifier.sandbox import Sandbox, copy_of, copy_of_batch
@@ -25,7 +25,6 @@ StepFunction = Callable[[nn.Module, Optimizer, list[Any]], Any]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
-_REPEATABLE = 1e-9
 _LEARNING_RATE = 0.1
 
 
@@ -104,7 +103,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Update:
-    """One update of the loop, beside a plain step of a twin in the working precision, in float32 and in float64.
+    """One update of the loop, beside plain steps of a twin in the working precision and in the types it is judged by.
 
     Args:
         before: The model before it.
@@ -136,30 +135,37 @@ def _twins(model: nn.Module, optimizer: OptimizerFactory | Optimizer | None) -> 
 
 
 def _run(loop: _Loop, num_updates: int) -> Verification:
-    trial = Trial(loop.task, without_dropout=True)
-    answer = Verification("exact", num_micro_batches=len(trial.micro_batches), precision=_precision_name(loop.task))
-    if relative_distance(trial.gradient(), trial.gradient()) > _REPEATABLE:
+    working = Trial(loop.task, without_dropout=True)
+    try_out(working)
+    answer = Verification(
+        "not comparable", num_micro_batches=len(working.micro_batches), precision=precision_name(loop.task)
+    )
+    exact, refusal = in_exact_type(loop.task)
+    if exact is None or exact.dtype is None:
+        return replace(answer, cause=no_float64(refusal))
+    answer = replace(answer, exact_type=type_name(exact.dtype))
+    if relative_distance(working.gradient(), working.gradient()) > working.resolution:
         message = "two runs over the same batch give unlike gradients: the forward draws random numbers"
-        return replace(answer, verdict="not comparable", cause=Cause("random", message, "turn them off to verify"))
+        return replace(answer, cause=Cause("random", message, "turn them off to verify"))
     previous: Gradient | None = None
     for number in range(num_updates):
-        update = _observe(loop)
-        judged = _judge(update, len(trial.micro_batches))
+        update = _observe(loop, exact.dtype)
+        judged = _judge(update, len(working.micro_batches), exact.dtype)
         for what, parameters in judged.items():
             answer = replace(answer, checked=f"{what} {number + 1}", parameters=parameters)
             if len(update.gradients) != 1 or not all(parameter.is_exact for parameter in parameters):
-                cause, shares = _cause(update, previous, loop.clip_norm)
+                cause, shares = _cause(update, previous, loop.clip_norm, exact.dtype)
                 return replace(answer, verdict="not exact", cause=cause, shares=shares)
         previous = update.gradients[0]
-    return answer
+    return replace(answer, verdict="exact")
 
 
-def _observe(loop: _Loop) -> _Update:
-    """Run the loop once, beside one plain step of a twin in the working precision, in float32 and in float64."""
+def _observe(loop: _Loop, exact: torch.dtype) -> _Update:
+    """Run the loop once, beside one plain step of a twin in the working precision, a lower and the exact type."""
     model, optimizer = loop.task.model, loop.optimizer
     start = copy.deepcopy(model)
     before = Trial(replace(loop.task, model=start), without_dropout=True)
-    expected = {dtype: _plain_step(loop, dtype) for dtype in (None, torch.float32, torch.float64)}
+    expected = {dtype: _plain_step(loop, dtype) for dtype in (None, lower_type(exact), exact)}
     gradients: list[Gradient] = []
     names = {parameter: name for name, parameter in model.named_parameters()}
 
@@ -204,22 +210,23 @@ def _change(start: nn.Module, end: nn.Module) -> Gradient:
     }
 
 
-def _judge(update: _Update, num_micro_batches: int) -> dict[str, tuple[ParameterError, ...]]:
+def _judge(update: _Update, num_micro_batches: int, exact: torch.dtype) -> dict[str, tuple[ParameterError, ...]]:
     """Judge the gradient at the step and what the step changed: Adam hides in the second what is wrong in the first."""
     types = {p.dtype for p in update.before.task.model.parameters() if p.requires_grad}
-    is_double = types == {torch.float64}
+    is_exact = types == {exact}
 
     def judged(own: Gradient, expected: dict[torch.dtype | None, Gradient]) -> tuple[ParameterError, ...]:
         compared = Gradients(
-            reference=expected[torch.float64],
-            accumulated_exact=own if is_double else expected[torch.float64],
-            whole_lower=expected[torch.float32],
+            reference=expected[exact],
+            accumulated_exact=own if is_exact else expected[exact],
+            whole_lower=expected[lower_type(exact)],
             whole=expected[None],
             accumulated=own,
             roundoff=max(torch.finfo(dtype).eps for dtype in types) / 2,
             num_micro_batches=num_micro_batches,
+            exact=exact,
         )
-        return in_one_column(judge(compared)) if is_double else judge(compared)
+        return in_one_column(judge(compared)) if is_exact else judge(compared)
 
     gradient = update.gradients[0] if update.gradients else {}
     return {
@@ -231,11 +238,11 @@ def _judge(update: _Update, num_micro_batches: int) -> dict[str, tuple[Parameter
 
 
 def _cause(
-    update: _Update, previous: Gradient | None, clip_norm: float | None
+    update: _Update, previous: Gradient | None, clip_norm: float | None, exact: torch.dtype
 ) -> tuple[Cause, tuple[tuple[float, float], ...]]:
     evidence = Evidence(update.before)
     window = Window(update.gradients, update.expected[None].gradient, evidence.parts, previous, clip_norm)
     cause, shares = name_step_fault(window, update.before)
     if cause is None:
-        cause = find_cause(Evidence(update.before.with_dtype(torch.float64)))
+        cause = find_cause(Evidence(update.before.with_dtype(exact)))
     return cause, shares
