@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gradledger.errors import UserError as UserError
     from gradledger.ledger import Ledger as Ledger
     from gradledger.ledger import read_ledger as read_ledger
+    from gradledger.planner import Plan as Plan
+    from gradledger.planner import plan as plan
     from gradledger.verifier import Verification as Verification
     from gradledger.verifier import verify as verify
     from gradledger.verifier import verify_step as verify_step
@@ -35,6 +37,8 @@ _HOMES = {
     "Ledger": "gradledger.ledger",
     "read_ledger": "gradledger.ledger",
     "audit": "gradledger.auditor",
+    "Plan": "gradledger.planner",
+    "plan": "gradledger.planner",
     "Verification": "gradledger.verifier",
     "verify": "gradledger.verifier",
     "verify_step": "gradledger.verifier",

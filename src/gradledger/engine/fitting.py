@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from gradledger.engine.measuring import Bench, optimizer_state_bytes
+from gradledger.engine.measuring import Bench, optimizer_bytes
 from gradledger.engine.memory import Snapshot, available_bytes, is_out_of_memory, one_sample_does_not_fit, release
 from gradledger.engine.remembering import RememberedSize, cache_key, recall, remember
 from gradledger.engine.replaying import LossFunction
@@ -80,7 +80,7 @@ class Sizes:
                 samples,
                 cutting,
                 available=available,
-                state_bytes=optimizer_state_bytes(accumulator.optimizer),
+                state_bytes=optimizer_bytes(accumulator.optimizer)[0],
             )
         finally:
             precision.release(parameters)

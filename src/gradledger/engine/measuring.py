@@ -122,29 +122,35 @@ class Bench:
         self._autocast = autocast
         self.device = self._parameters[0].device
 
-    def peak_bytes(self, micro_batch: Any) -> int | None:
-        """The most bytes that are in use at once, beyond those before; None where they do not fit."""
-        return self._undone(lambda: self._measured_bytes(micro_batch))
+    def peak_bytes(self, micro_batch: Any, *, num_runs: int = 1) -> int | None:
+        """The most bytes that are in use at once, beyond those before; None where they do not fit.
+
+        From the second micro-batch of a window on, gradients are there from the beginning and a new one beside: measure
+        two runs for a micro-batch that is not the only one.
+        """
+        return self._undone(lambda: self._measured_bytes(micro_batch, num_runs))
 
     def seconds(self, micro_batch: Any) -> float | None:
         """The seconds of the fastest of a few runs; None where they do not fit."""
         return self._undone(lambda: self._measured_seconds(micro_batch))
 
-    def _measured_bytes(self, micro_batch: Any) -> int:
+    def _measured_bytes(self, micro_batch: Any, num_runs: int) -> int:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_allocated(self.device)
-            self._run(micro_batch)
+            for _ in range(num_runs):
+                self.run(self._model, self._parameters, micro_batch)
             return int(torch.cuda.max_memory_allocated(self.device)) - int(before)
         with MemoryTracker() as tracker:
-            self._run(micro_batch)
+            for _ in range(num_runs):
+                self.run(self._model, self._parameters, micro_batch)
         return int(tracker.peak_bytes)
 
     def _measured_seconds(self, micro_batch: Any) -> float:
         fastest, spent = float("inf"), 0.0
         for _ in range(_MAX_REPEATS):
             start = time.perf_counter()
-            self._run(micro_batch)
+            self.run(self._model, self._parameters, micro_batch)
             if self.device.type != "cpu":
                 torch.get_device_module(self.device).synchronize(self.device)
             elapsed = time.perf_counter() - start
@@ -154,10 +160,11 @@ class Bench:
                 break
         return fastest
 
-    def _run(self, micro_batch: Any) -> None:
+    def run(self, model: nn.Module, parameters: Sequence[Tensor], micro_batch: Any) -> None:
+        """One forward and backward."""
         with self._autocast() or nullcontext():
-            loss = self._loss_fn(self._model, micro_batch)
-        torch.autograd.backward(loss, inputs=self._parameters)
+            loss = self._loss_fn(model, micro_batch)
+        torch.autograd.backward(loss, inputs=parameters)
 
     def _undone(self, measure: Callable[[], Measured]) -> Measured | None:
         snapshot = Snapshot(self._model, self.device)
@@ -180,25 +187,54 @@ class Bench:
             parameter.grad = None
 
 
-def optimizer_state_bytes(optimizer: Optimizer) -> int:
-    """The bytes of state that an optimizer will hold after its first step, on top of what it holds now.
+def optimizer_bytes(optimizer: Optimizer) -> tuple[int, int]:
+    """The bytes that an optimizer will hold after its first step on top of now, and those that a step needs meanwhile.
 
-    A copy of it takes one step on the meta device, where tensors have no memory.
+    A copy of it takes two steps on the meta device, where tensors have no memory.
     """
-    held = _state_bytes(optimizer)
-    if held:
-        return 0
+    shadow = _shadow(optimizer, _on_meta)
+    try:
+        type(optimizer).step(shadow)
+        with MemoryTracker() as tracker:
+            type(optimizer).step(shadow)
+        return max(0, _state_bytes(shadow) - _state_bytes(optimizer)), tracker.peak_bytes
+    except Exception:  # an optimizer that cannot run there: assume the two tensors per parameter of Adam
+        return sum(2 * int(p.numel() * p.element_size()) for group in _groups(optimizer) for p in group["params"]), 0
+
+
+def optimizer_step_seconds(optimizer: Optimizer) -> float:
+    """The seconds of one step, taken by a copy of the optimizer on copies of its parameters; 0 where it cannot."""
+    shadow = _shadow(optimizer, _copy_with_gradient)
+    device = optimizer.param_groups[0]["params"][0].device
+    fastest = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        try:
+            type(optimizer).step(shadow)
+        except Exception:  # one that needs a closure, or more memory than there is
+            return 0.0
+        if device.type != "cpu":
+            torch.get_device_module(device).synchronize(device)
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest
+
+
+def _shadow(optimizer: Optimizer, copied: Callable[[Tensor], Tensor]) -> Optimizer:
+    """A copy of an optimizer without its hooks and state, on copies of its parameters."""
     shadow = copy.copy(optimizer)
     shadow.__dict__ = {**optimizer.__dict__}
     for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
         setattr(shadow, name, OrderedDict())
     shadow.state = defaultdict(dict)
-    shadow.param_groups = [{**group, "params": [_on_meta(p) for p in group["params"]]} for group in _groups(optimizer)]
-    try:
-        type(optimizer).step(shadow)
-        return _state_bytes(shadow)
-    except Exception:  # an optimizer that cannot run there: assume the two tensors per parameter of Adam
-        return sum(2 * int(p.numel() * p.element_size()) for group in _groups(optimizer) for p in group["params"])
+    shadow.param_groups = [{**group, "params": [copied(p) for p in group["params"]]} for group in _groups(optimizer)]
+    return shadow
+
+
+def _copy_with_gradient(parameter: Tensor) -> Tensor:
+    copied = parameter.detach().clone().requires_grad_(parameter.requires_grad)
+    if parameter.requires_grad:
+        copied.grad = torch.zeros_like(copied, requires_grad=False)
+    return copied
 
 
 def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gradledger.engine.measuring import Bench, Cost
@@ -14,6 +14,9 @@ _USABLE = 0.9
 
 _WORTH = 0.03
 """A larger micro-batch must be faster by more than this, or the smaller one is taken."""
+
+_HOPEFUL = 0.6
+"""A size with less than this part of the best throughput is not timed again."""
 
 _FIRST_PATIENCE = 64
 """Updates at a lowered size before the larger one is tried again; doubles when that fails."""
@@ -142,7 +145,18 @@ def measure_curve(
         largest = min(total, MemoryModel.fit(costs).largest_fitting(limit))
         if largest > costs[-1].size and (cost := _measure(bench, cutting, samples, largest)) is not None:
             costs.append(cost)
+    costs = timed_again(costs, lambda size: bench.seconds(cutting.cut(samples, size)[0].micro_batch()))
     return Curve(tuple(costs), limit, is_limited) if costs else None
+
+
+def timed_again(costs: Sequence[Cost], seconds_of: Callable[[int], float | None]) -> list[Cost]:
+    """The costs with the better of two times, where a first disturbed one may have hidden the best size."""
+    best = max((cost.size_per_second for cost in costs), default=0.0)
+    again = []
+    for cost in costs:
+        seconds = seconds_of(cost.size) if len(costs) > 1 and cost.size_per_second > best * _HOPEFUL else None
+        again.append(cost if seconds is None else replace(cost, seconds=min(seconds, cost.seconds)))
+    return again
 
 
 def _doubling(first: int, total: int) -> Iterator[int]:
@@ -155,13 +169,15 @@ def _doubling(first: int, total: int) -> Iterator[int]:
 
 def _may_fit(size: int, costs: Sequence[Cost], limit: float) -> bool:
     last = costs[-1]
+    if len(costs) == 1:  # no slope yet
+        return True
     return last.peak_bytes * size / last.size <= limit or MemoryModel.fit(costs).peak_bytes(size) <= limit
 
 
 def _measure(bench: Bench, cutting: Cutting, samples: Samples, size: int) -> Cost | None:
     piece = cutting.cut(samples, size)[0]
     micro_batch = piece.micro_batch()
-    num_bytes = bench.peak_bytes(micro_batch)
+    num_bytes = bench.peak_bytes(micro_batch, num_runs=1 if size >= cutting.size_of(samples) else 2)
     seconds = None if num_bytes is None else bench.seconds(micro_batch)
     if num_bytes is None or seconds is None:
         return None

@@ -1,0 +1,115 @@
+"""``gradledger plan``."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradledger.errors import UserError
+
+_KEYS = ("model", "loss_fn", "batch")
+_OPTIONS = ("optimizer", "precision", "max_seconds")
+_NO_FIT_STATUS = 1
+
+
+class _Format(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
+
+
+def plan(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:CALLABLE",
+            help="A callable without arguments that returns (model, loss_fn, batch), or a mapping with these and "
+            "optimizer, precision or max_seconds. MODULE is a dotted name or a .py file.",
+        ),
+    ],
+    effective_batch: Annotated[
+        int | None, typer.Option(help="Samples of one update, over all ranks. Default: the batch's.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="What there is, such as 24GB. Default: what is free here.")] = None,
+    ranks: Annotated[int, typer.Option(help="Predict up to so many ranks.")] = 1,
+    bandwidth: Annotated[str, typer.Option(help="Bytes per second of a rank's link, such as 25GB.")] = "10GB",
+    latency: Annotated[float, typer.Option(help="Seconds of one step of an all-reduce.")] = 20e-6,
+    output_format: Annotated[_Format, typer.Option("--format", help="text, json or html.")] = _Format.TEXT,
+    output: Annotated[Path | None, typer.Option(help="Write to a file instead of standard output.")] = None,
+) -> None:
+    """Measure memory and time by micro-batch size, and choose the micro-batch and the number of steps.
+
+    Exit status: 0, 1 when not even one sample fits, 2 wrong usage.
+    """
+    given = _given(target)
+    from gradledger.planner import Link
+    from gradledger.planner import plan as make_plan
+    from gradledger.planner.planning import parse_bytes
+
+    model, loss_fn, batch = (given.pop(key) for key in _KEYS)
+    made = make_plan(
+        model,
+        loss_fn,
+        batch,
+        effective_batch_size=effective_batch,
+        memory=memory,
+        num_ranks=ranks,
+        link=Link(parse_bytes(bandwidth), latency),
+        **given,
+    )
+    text = _written(made, output_format, is_for_file=output is not None)
+    if output is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+    else:
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{output} cannot be written: {error.strerror}") from None
+        typer.echo(f"plan written to {output}: {made.verdict}", err=True)
+    raise typer.Exit(0 if made.recommended is not None else _NO_FIT_STATUS)
+
+
+def _given(target: str) -> dict[str, Any]:
+    from gradledger.cli.verify import _described, _module
+
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise UserError(f"{target!r} is no MODULE:CALLABLE, such as train.py:make or package.module:make")
+    make = getattr(_module(place), name, None)
+    if not callable(make):
+        raise UserError(f"{place} has no callable {name!r}")
+    try:
+        made = make()
+    except Exception as error:
+        raise UserError(f"{target} failed: {type(error).__name__}: {error}") from error
+    if isinstance(made, tuple) and len(made) == len(_KEYS):
+        made = dict(zip(_KEYS, made, strict=True))
+    if not isinstance(made, dict) or set(_KEYS) - set(made):
+        raise UserError(
+            f"{target} must return (model, loss_fn, batch), or a dict with these keys, not {_described(made)}"
+        )
+    # What a target gives to other commands beside is left to them.
+    return {key: value for key, value in made.items() if key in (*_KEYS, *_OPTIONS)}
+
+
+def _written(made: Any, output_format: _Format, *, is_for_file: bool) -> str:
+    if output_format is _Format.JSON:
+        return json.dumps({"version": 1, "findings": [], "plan": made.to_json()}, indent=2, allow_nan=False) + "\n"
+    if output_format is _Format.HTML:
+        from gradledger.planner.page import as_html
+
+        return as_html(made)
+    from rich.console import Console
+
+    from gradledger.planner.text import as_rich
+
+    is_terminal = sys.stdout.isatty() and not is_for_file
+    console = Console(width=None if is_terminal else 132, highlight=False, force_terminal=is_terminal)
+    with console.capture() as captured:
+        console.print(as_rich(made))
+    return captured.get()

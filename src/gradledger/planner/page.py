@@ -1,0 +1,75 @@
+"""A plan as one self-contained HTML page, whose plot can be saved as a PNG."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradledger.engine.memory import readable_bytes
+from gradledger.planner.result import Plan
+
+_SPEED, _MEMORY, _CHOICE = "#3b6fb6", "#c8783c", "#2e8b57"
+
+
+def as_html(plan: Plan) -> str:
+    """The page."""
+    config = {
+        "displaylogo": False,
+        "toImageButtonOptions": {"format": "png", "filename": "gradledger-plan", "scale": 2},
+    }
+    return str(figure(plan).to_html(include_plotlyjs=True, full_html=True, config=config))
+
+
+def figure(plan: Plan) -> Any:
+    """Throughput and peak memory over the micro-batch size, as a plotly figure."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    drawn = make_subplots(specs=[[{"secondary_y": True}]])
+    timed = [row for row in plan.rows if row.seconds]
+    drawn.add_trace(
+        go.Scatter(
+            x=[row.micro_batch_size for row in timed],
+            y=[plan.effective_batch_size / (row.seconds or 1.0) for row in timed],
+            name="samples per second",
+            mode="lines+markers",
+            line={"color": _SPEED},
+            marker={"symbol": ["circle" if row.is_measured else "circle-open" for row in timed], "size": 9},
+        )
+    )
+    drawn.add_trace(
+        go.Scatter(
+            x=[row.micro_batch_size for row in plan.rows],
+            y=[row.peak_bytes for row in plan.rows],
+            name="peak memory",
+            mode="lines+markers",
+            line={"color": _MEMORY, "dash": "dot"},
+            text=[readable_bytes(row.peak_bytes) for row in plan.rows],
+            hovertemplate="%{text}",
+        ),
+        secondary_y=True,
+    )
+    sizes = [row.micro_batch_size for row in plan.rows]
+    drawn.add_trace(
+        go.Scatter(
+            x=[sizes[0], sizes[-1]],
+            y=[plan.limit_bytes] * 2,
+            name=f"memory there is ({readable_bytes(plan.limit_bytes)})",
+            mode="lines",
+            line={"color": _MEMORY, "width": 1},
+        ),
+        secondary_y=True,
+    )
+    if plan.recommended is not None:
+        drawn.add_vline(x=plan.recommended.micro_batch_size, line={"color": _CHOICE, "width": 2})
+    drawn.update_xaxes(
+        title="samples per micro-batch", type="log", tickvals=[row.micro_batch_size for row in plan.rows]
+    )
+    drawn.update_yaxes(title="samples per second", rangemode="tozero")
+    drawn.update_yaxes(title="bytes", type="log", tickformat="~s", dtick=1, secondary_y=True, showgrid=False)
+    verdict = plan.verdict[0].upper() + plan.verdict[1:]
+    drawn.update_layout(
+        title={"text": f"Effective batch {plan.effective_batch_size}", "subtitle": {"text": verdict}},
+        template="plotly_white",
+        legend={"orientation": "h"},
+    )
+    return drawn
