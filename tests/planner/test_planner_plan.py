@@ -120,7 +120,7 @@ def test_the_fastest_is_chosen_and_the_smaller_of_equals(monkeypatch: pytest.Mon
     model, batch = perceptron()
     seconds = {1: 1.0, 2: 1.2, 4: 1.3, 8: 2.0, 16: 3.96, 32: 8.0, 64: 31.68}
     monkeypatch.setattr(Bench, "_measured_seconds", lambda _, batch: seconds[len(batch[0])])
-    found = plan(model, loss_fn, batch)
+    found = plan(model, loss_fn, batch, max_seconds=1000.0)
     assert found.recommended is not None
     assert found.recommended.micro_batch_size == 8  # within 3 % of 16
     assert "the whole batch fits too, but takes 1.98 × the time" in found.verdict
