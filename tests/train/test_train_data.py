@@ -1,5 +1,7 @@
 """Data sets: nothing of the validation set is trained on, and orders are a function of seed and epoch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
@@ -7,6 +9,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from gradledger.errors import UserError
 from gradledger.train.config import Choice, TrainConfig
 from gradledger.train.data import (
+    Data,
     MicroBatchSampler,
     as_data,
     breast_cancer,
@@ -160,6 +163,25 @@ class _Lists(_Listed):
 def test_what_is_no_data_is_told(result, message):
     with pytest.raises(UserError, match=f"data 'mine:own'.*{message}"):
         as_data(result, "mine:own")
+
+
+def test_a_users_own_data_gets_names_for_its_classes():
+    given = Data("classification", _Listed(), _Listed(), 3)
+    assert as_data(given, "mine:own").class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "ranking"}, "the task is 'ranking': it must be one of classification, regression, language-model"),
+        ({"num_outputs": 1}, "num_outputs is 1: it must be at least 1, or 2 classes"),
+        ({"class_names": ("a",)}, "1 class_names for 3 classes: give one a class"),
+    ],
+)
+def test_a_users_own_data_must_fit_together(changes, message):
+    given = replace(Data("classification", _Listed(), _Listed(), 3), **changes)
+    with pytest.raises(UserError, match=message):
+        as_data(given, "mine:own")
 
 
 def test_a_configuration_chooses_the_data():

@@ -7,7 +7,7 @@ sees the validation set.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,7 +223,7 @@ def as_data(result: Any, source: str) -> Data:
         UserError: It is neither, or a data set is empty, or its samples are not pairs of inputs and label.
     """
     if isinstance(result, Data):
-        return result
+        return _checked(result, source)
     if not (isinstance(result, tuple | list) and len(result) == 2):
         raise UserError(
             f"data {source!r} returned {type(result).__name__}: it must return gradledger.train.Data or a pair "
@@ -234,9 +234,23 @@ def as_data(result: Any, source: str) -> Data:
     _first_sample(validation, f"data {source!r}: the validation set")
     if label.is_floating_point():
         return Data("regression", train, validation, max(label.numel(), 1), input_shape=tuple(inputs.shape))
-    highest = max(_highest_label(train), _highest_label(validation))
+    highest = max(_highest_label(train), _highest_label(validation), 1)
     names = tuple(str(number) for number in range(highest + 1))
     return Data("classification", train, validation, highest + 1, names, tuple(inputs.shape))
+
+
+def _checked(data: Data, source: str) -> Data:
+    """A user's own ``Data``, with numbers for names where the classes have none."""
+    if data.task not in TASKS:
+        raise UserError(f"data {source!r}: the task is {data.task!r}: it must be one of {', '.join(TASKS)}")
+    if data.num_outputs < 1 or (data.task == "classification" and data.num_outputs < 2):
+        raise UserError(f"data {source!r}: num_outputs is {data.num_outputs}: it must be at least 1, or 2 classes")
+    if data.task != "classification":
+        return data
+    names = data.class_names or tuple(str(number) for number in range(data.num_outputs))
+    if len(names) != data.num_outputs:
+        raise UserError(f"data {source!r}: {len(names)} class_names for {data.num_outputs} classes: give one a class")
+    return replace(data, class_names=tuple(names))
 
 
 DATA: dict[str, Callable[..., Data]] = {
