@@ -1,6 +1,7 @@
 """The two-pass mode against whole batches: contrastive losses, several encoders, dropout, clipping, mixed precision."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -210,6 +211,66 @@ def test_the_ledger_of_a_coupled_update_balances():
     accumulator.update_coupled(data(), encode_pair, info_nce, micro_batch_size=4)
     assert accumulator.ledger.text() == "B B B C S Z"
     assert [entry.weight for entry in accumulator.ledger.windows()[0].backwards] == [4.0, 4.0, 3.0]
+
+
+def test_hooks_see_the_update_once():
+    model = make()
+    accumulator = Accumulator(model, adam(model))
+    seen = []
+    accumulator.on_update(lambda window: seen.append((window.loss, window.weight, window.num_micro_batches)))
+    update = accumulator.update_coupled(data(), encode_pair, info_nce, micro_batch_size=4)
+    assert seen == [(update.loss, 11.0, 3)]
+
+
+def test_gradients_reach_the_accounts_own_parameters_only():
+    """A frozen-by-ownership tower: the other account's parameters and the temperature's gradients stay as they were."""
+    model = make(nn.Identity)
+    own = [*model.query.parameters(), model.temperature]
+    accumulator = Accumulator(model, torch.optim.SGD(own, lr=0.1))
+    other = Accumulator(model.document, torch.optim.SGD(model.document.parameters(), lr=0.1))
+    before = [p.clone() for p in model.document.parameters()]
+    update = accumulator.update_coupled(data(), encode_pair, info_nce, micro_batch_size=4)
+    assert update.grad_norm > 0
+    assert all(p.grad is None for p in model.document.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(model.document.parameters(), before, strict=True))
+    assert other.num_updates == 0
+
+
+class SavedBytes:
+    """The most bytes that autograd kept at any moment."""
+
+    def __init__(self):
+        self.now = self.peak = 0
+
+    def pack(self, tensor):
+        kept = Kept(tensor)
+        self.now += tensor.nbytes
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(kept, self.release, tensor.nbytes)
+        return kept
+
+    def release(self, num_bytes):
+        self.now -= num_bytes
+
+
+class Kept:
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def peak_of(size):
+    torch.manual_seed(0)
+    wide = lambda inputs: nn.Sequential(nn.Linear(inputs, 256), nn.Tanh(), nn.Linear(256, 4))  # noqa: E731
+    model = make(nn.Identity)
+    model.query, model.document = wide(6).double(), wide(5).double()
+    saved = SavedBytes()
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda kept: kept.tensor):
+        Accumulator(model, adam(model)).update_coupled(data(128), encode_pair, info_nce, micro_batch_size=size)
+    return saved.peak
+
+
+def test_memory_is_that_of_one_micro_batch():
+    assert peak_of(8) < 0.5 * peak_of(128)
 
 
 def test_an_exception_in_the_loss_leaves_nothing():

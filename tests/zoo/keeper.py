@@ -57,6 +57,15 @@ class Animal:
     def accumulator(self, model: nn.Module, optimizer: Any, **options: Any) -> Accumulator:
         return Accumulator(model, optimizer, weight=self.entry.settings.get("weight"), **options)
 
+    def run_window_late(self, model: nn.Module, window: Any, index: int) -> None:
+        """The same with weights that are known only after the forward."""
+        first, weight = 0, self.entry.settings.get("weight") or (lambda batch: len(batch[0]))
+        with window:
+            for micro_batch in window:
+                (loss,) = self.losses(model, micro_batch, index, first).values()
+                window.backward(loss, weight=weight(micro_batch), reduction=self.reduction)
+                first += len(micro_batch[0])
+
     def run_window(self, model: nn.Module, window: Any, index: int) -> None:
         first = 0
         with window:
@@ -82,7 +91,9 @@ class Animal:
             yield
 
 
-def distance_after_training(entry: Entry, optimizer: str, clip_norm: float | None, sizes: tuple[int, ...]) -> float:
+def distance_after_training(
+    entry: Entry, optimizer: str, clip_norm: float | None, sizes: tuple[int, ...], *, is_late: bool = False
+) -> float:
     """Relative distance of the parameters after two passes in windows of three micro-batches, the last one short."""
     animal = Animal(entry, torch.float64)
     ours, theirs = animal.model(), animal.model()
@@ -92,7 +103,7 @@ def distance_after_training(entry: Entry, optimizer: str, clip_norm: float | Non
     index = 0
     for _ in range(2):
         for window in accumulator.windows(data, steps=3):
-            animal.run_window(ours, window, index)
+            (animal.run_window_late if is_late else animal.run_window)(ours, window, index)
             index += 1
     index = 0
     for _ in range(2):

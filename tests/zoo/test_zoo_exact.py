@@ -31,6 +31,14 @@ def test_training_is_that_of_whole_batches_in_float64(name, optimizer, clip_norm
     assert distance_after_training(ZOO[name], optimizer, clip_norm, SIZES) <= TOLERANCE_64
 
 
+WITH_ONE_TERM = [name for name, entry in ZOO.items() if not isinstance(entry.settings.get("weight"), dict)]
+
+
+@pytest.mark.parametrize("name", WITH_ONE_TERM)
+def test_weights_known_only_after_the_forward_are_as_exact(name):
+    assert distance_after_training(ZOO[name], "sgd", 0.1, SIZES, is_late=True) <= TOLERANCE_64
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_errors_in_float32_are_those_of_the_whole_batch(name):
     ours, whole = errors_in(ZOO[name], torch.float32)

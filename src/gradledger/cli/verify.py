@@ -103,7 +103,7 @@ def _call(target: str) -> dict[str, Any]:
 def _described(made: Any) -> str:
     if isinstance(made, dict):
         return f"a dict with {', '.join(map(str, made)) or 'no keys'}"
-    return f"a tuple of {len(made)}" if isinstance(made, tuple) else f"a {type(made).__name__}"
+    return f"a tuple of {len(made)}" if isinstance(made, tuple) else f"something of type {type(made).__name__}"
 
 
 def _module(place: str) -> ModuleType:

@@ -123,8 +123,8 @@ def is_random(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     for at, argument in enumerate(func._schema.arguments):
-        if argument.name == "dropout_p":
-            return bool(args[at] if at < len(args) else kwargs.get("dropout_p", 0.0))
+        if argument.name in ("dropout_p", "dropout"):
+            return bool(args[at] if at < len(args) else kwargs.get(argument.name, 0.0))
     return True
 
 
