@@ -85,6 +85,8 @@ class Account:
     in_epoch: bool = False
     thread: int | None = None
     is_sharded: bool = False
+    is_used: bool = False
+    left_loop: bool = False
 
     def refresh(self) -> bool:
         """Take in parameters that were added to the optimizer; whether there were any."""

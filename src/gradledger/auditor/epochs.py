@@ -105,11 +105,17 @@ class EpochWatch:
         elif self.current is None:
             self._follow_loops(frame)
 
-    def before_zero(self, account: Account) -> None:
+    def before_zero(self, account: Account, left_loop: bool) -> None:
         """A zeroing: an epoch that has ended is marked before it."""
         self._flush()
-        if self.current is None and self.loop is not None and account.in_epoch and not self._in_loop():
+        if left_loop and account.in_epoch:
             self._border()
+
+    def has_left_loop(self, account: Account) -> bool:
+        """The program is no longer in the loop over micro-batches, or in another pass of it."""
+        if self.current is not None or self.loop is None or not account.in_epoch:
+            return False
+        return not self._in_loop()
 
     def before_step(self, account: Account) -> None:
         """A step: an epoch that has ended is marked before it."""

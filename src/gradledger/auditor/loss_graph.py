@@ -207,6 +207,8 @@ def _read_terms(paths: list[Any], reading: Reading, depth: int) -> Reading:
     reading.scaled_by_scaler = reading.scaled_by_scaler or any(term.scaled_by_scaler for term in terms)
     reading.coupled = any(term.coupled for term in terms)
     means = [term for term in terms if term.reduction == "mean"]
+    for term in terms:
+        _read_same_count(term, means)
     if not means or any(term.reduction == "sum" for term in terms):
         return reading
     shared = _shared_factors([term for term in terms if term.reduction])
@@ -219,6 +221,14 @@ def _read_terms(paths: list[Any], reading: Reading, depth: int) -> Reading:
     if len(weights) == 1:
         reading.weight, reading.unit = weights.pop()
     return reading
+
+
+def _read_same_count(term: Reading, means: list[Reading]) -> None:
+    """A sum that is divided by the number of units of a mean beside it is a mean too (label smoothing)."""
+    if term.reduction == "sum" and term.factors and term.factors[-1].is_division:
+        divisor = 1 / term.factors[-1].value
+        if any(mean.weight is not None and math.isclose(divisor, mean.weight) for mean in means):
+            term.reduction, term.weight, term.factors = "mean", divisor, term.factors[:-1]
 
 
 def _shared_factors(terms: list[Reading]) -> list[Factor] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import weakref
@@ -145,6 +146,12 @@ class Recorder:
         self._by_optimizer[id(optimizer)] = (weakref.ref(optimizer), account)
         return account
 
+    def meet_living_optimizers(self) -> None:
+        """Open accounts for the optimizers that were made before the audit, as in a notebook."""
+        for candidate in gc.get_objects():
+            if issubclass(type(candidate), torch.optim.Optimizer):  # isinstance would wake lazy objects
+                self.account_of(candidate)
+
     def _shared_account(self, optimizer: Any) -> Account | None:
         wanted = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for account in self.accounts.values():
@@ -191,6 +198,7 @@ class Recorder:
     def add(self, account: Account, entry: Entry) -> None:
         """Append an entry with the account's counters."""
         entry = replace(entry, account=account.key, micro_batch=account.num_micro_batches, update=account.num_updates)
+        account.is_used = True
         self.entries.append(entry)
 
     def settle(self, account: Account) -> None:
@@ -212,7 +220,8 @@ class Recorder:
 
     def _add_zero(self, account: Account, summary: Summary) -> None:
         partial = account.holds_gradient and not summary.adjusted
-        self.zeroed(account, location=summary.location, partial=partial)
+        # It is noticed late, when the program may be in another loop: what held when it was done was kept.
+        self.zeroed(account, location=summary.location, partial=partial, left_loop=account.left_loop)
 
     def _settle_aliases(self, account: Account) -> None:
         """Changes made through ``.data``, which has a version counter of its own."""
@@ -226,7 +235,9 @@ class Recorder:
                 account.changes.setdefault(position, []).append(Change("write"))
             del self.aliases[key]
 
-    def zeroed(self, account: Account, *, location: Location | None, partial: bool) -> None:
+    def zeroed(
+        self, account: Account, *, location: Location | None, partial: bool, left_loop: bool | None = None
+    ) -> None:
         """Record a zeroing; inside a step it belongs after the step, inside a closure it is on purpose."""
         running = next((step for step in reversed(self.local.steps) if step.account is account), None)
         is_open = bool(account.lines_of_micro_batch)
@@ -235,7 +246,7 @@ class Recorder:
         if running is not None and not running.has_closure and not partial:
             running.zeros.append(replace(entry, void=False))
         else:
-            self.epochs.before_zero(account)
+            self.epochs.before_zero(account, self.epochs.has_left_loop(account) if left_loop is None else left_loop)
             self.add(account, entry)
 
     # Zeroing
@@ -313,7 +324,10 @@ class Recorder:
         account.changes.setdefault(position, []).append(change)
 
     def _first_location(self, account: Account) -> Location | None:
-        return None if account.changes else user_location()
+        if account.changes:
+            return None
+        account.left_loop = self.epochs.has_left_loop(account)
+        return user_location()
 
     def _index_gradients(self, account: Account) -> None:
         gradients = self.gradients
@@ -678,11 +692,12 @@ class Recorder:
 
     def names(self) -> dict[str, str]:
         """The reported name of each account: the only one is ``main``."""
-        if len(self.accounts) == 1:
-            return dict.fromkeys(self.accounts, DEFAULT_ACCOUNT)
+        used = {key: account for key, account in self.accounts.items() if account.is_used}
+        if len(used) == 1:
+            return dict.fromkeys(used, DEFAULT_ACCOUNT)
         taken: dict[str, int] = {}
         names = {}
-        for key, account in self.accounts.items():
+        for key, account in used.items():
             taken[account.name] = number = taken.get(account.name, 0) + 1
             names[key] = account.name if number == 1 else f"{account.name}-{number}"
         return names

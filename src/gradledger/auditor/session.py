@@ -60,6 +60,7 @@ class Auditor:
     def __enter__(self) -> Self:
         if _active:
             raise UserError("an audit is already running in this process: end it before the next one begins")
+        self._recorder.meet_living_optimizers()
         try:
             self._patches.apply()
         except BaseException:

@@ -1,0 +1,219 @@
+"""`gradledger audit`: exit status, streams, formats, and everything that can go wrong with a script."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TRAIN = """
+import sys, torch
+print("on standard output", *sys.argv[1:])
+torch.manual_seed(0)
+model = torch.nn.Linear(3, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+def train(num_updates=4):
+    for _ in range(num_updates):
+        model(torch.randn(4, 3)).mean().backward()
+        optimizer.step()
+"""
+CLEAN = TRAIN.replace("optimizer.step()", "optimizer.step(); optimizer.zero_grad()")
+
+SCRIPTS = {
+    "stale": (TRAIN + "train()\n", [], ["--lr", "0.1", "-v"]),
+    "clean": (CLEAN + "train()\n", [], []),
+    "json": (TRAIN + "train()\n", ["--format", "json"], ["x"]),
+    "github": (TRAIN + "train()\n", ["--format", "github"], []),
+    "sarif_file": (TRAIN + "train()\n", ["--format", "sarif", "--output", "report.sarif"], []),
+    "ignored": (TRAIN + "train()\n", ["--ignore", "GL101"], []),
+    "never_trains": ("print('hello')\n", [], []),
+    "exits_zero": (CLEAN + "train()\nsys.exit()\n", [], []),
+    "exits_with_status": (TRAIN + "train()\nsys.exit(4)\n", [], []),
+    "exits_with_text": (CLEAN + "train()\nsys.exit('no data')\n", [], []),
+    "crashes": (TRAIN + "train()\nraise RuntimeError('out of luck')\n", ["--format", "json"], []),
+    "interrupts_itself": (TRAIN + "train()\nraise KeyboardInterrupt\n", [], []),
+    "stops": (TRAIN + "train(10_000_000)\n", ["--stop-after", "3"], []),
+    "as_python_does": (
+        "import os, sys\nassert __name__ == '__main__' and os.path.isabs(__file__) and __file__.endswith('.py')\n"
+        "assert sys.path[0] == os.path.dirname(__file__) and sys.modules['__main__'].__file__ == __file__\n"
+        "import helper_beside_it\nassert __spec__ is None\n",
+        [], [],
+    ),
+    "threads": (
+        TRAIN + "import threading\nthread = threading.Thread(target=train)\nthread.start()\n", ["--format", "json"], [],
+    ),
+    "processes": (
+        TRAIN + "if __name__ == '__main__':\n    import multiprocessing\n"
+        "    for way in ('spawn', 'fork'):\n"
+        "        child = multiprocessing.get_context(way).Process(target=train)\n"
+        "        child.start()\n        child.join()\n        assert child.exitcode == 0\n",
+        ["--format", "json"], [],
+    ),
+}  # fmt: skip
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "gradledger", *arguments],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Status, standard output and standard error of every script, two at a time."""
+    folder = tmp_path_factory.mktemp("scripts")
+    (folder / "helper_beside_it.py").write_text("")
+    results, running = {}, []
+    for name, (source, options, arguments) in SCRIPTS.items():
+        (folder / f"{name}.py").write_text(source)
+        running.append((name, start(folder, "audit", *options, f"{name}.py", *arguments)))
+        if len(running) > 1:
+            finish(*running.pop(0), results)
+    for name, process in running:
+        finish(name, process, results)
+    results["folder"] = folder
+    return results
+
+
+def finish(name, process, results):
+    out, err = process.communicate(timeout=120)
+    results[name] = (process.returncode, out, err)
+
+
+STATUS = {
+    "stale": 1, "clean": 0, "json": 1, "github": 1, "sarif_file": 1, "ignored": 0, "never_trains": 0, "exits_zero": 0,
+    "exits_with_status": 3, "exits_with_text": 3, "crashes": 3, "interrupts_itself": 3, "stops": 1,
+    "as_python_does": 0, "threads": 1, "processes": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_exit_status(runs, name):
+    status, out, err = runs[name]
+    assert status == STATUS[name], out + err
+    assert ("Traceback" in err) == (name == "crashes")
+    assert "gradledger/auditor" not in err
+
+
+def test_text_goes_after_the_scripts_own_output(runs):
+    _, out, _ = runs["stale"]
+    assert out.startswith("on standard output --lr 0.1 -v\nAudited stale.py: 4 backward calls, 4 updates.\n")
+    assert "stale.py:10: error GL101 stale-gradient (3 times, first after 1 update)" in out
+
+
+def test_standard_output_stays_parseable(runs):
+    _, out, err = runs["json"]
+    report = json.loads(out)
+    assert [(f["rule"], f["location"], f["count"]) for f in report["findings"]] == [
+        ("stale-gradient", {"file": "json.py", "line": 10}, 3)
+    ]
+    assert "on standard output x" in err
+    assert runs["github"][1].startswith("::error file=github.py,line=10,title=GL101 stale-gradient::")
+
+
+def test_a_report_in_a_file(runs):
+    assert runs["sarif_file"][1] == ""
+    report = json.loads((runs["folder"] / "report.sarif").read_text())
+    assert report["runs"][0]["results"][0]["ruleId"] == "GL101"
+
+
+def test_findings_so_far_are_reported(runs):
+    assert json.loads(runs["crashes"][1])["summary"]["error"] == 1
+    assert "RuntimeError: out of luck" in runs["crashes"][2]
+    assert "The script failed with RuntimeError; findings so far:" in runs["crashes"][2]
+    for name, words in (
+        ("exits_with_status", "The script ended itself with status 4; findings so far:"),
+        ("interrupts_itself", "The script was interrupted; findings so far:"),
+        ("stops", "Stopped after 3 updates, as asked."),
+    ):
+        assert words in runs[name][1]
+        assert "stale-gradient" in runs[name][1]
+    assert "no data" in runs["exits_with_text"][2]
+
+
+def test_a_script_that_never_trains_is_told_so(runs):
+    assert "never_trains.py made no backward pass while it was audited" in runs["never_trains"][1]
+
+
+def test_threads_and_processes_are_audited(runs):
+    for name in ("threads", "processes"):
+        findings = json.loads(runs[name][1])["findings"]
+        assert [(f["rule"], f["location"]["line"], f["count"]) for f in findings] == [("stale-gradient", 10, 3)]
+    assert "8 backward calls, 8 updates" in runs["processes"][2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["audit", "missing.py"], "gradledger: cannot read missing.py: No such file or directory"),
+        (["audit", "."], "gradledger: . is a folder: name the script in it"),
+        (["audit", "syntax.py"], "gradledger: syntax.py, line 2: '(' was never closed"),
+        (["audit", "binary.py"], "binary.py"),
+        (["audit", "--select", "GL9", "clean.py"], "gradledger: no rule 'GL9': `gradledger rules` lists the slugs"),
+        (["audit", "--output", "no/such/folder/f", "clean.py"], "cannot write no/such/folder/f: No such file"),
+        (["rules", "GL999"], "gradledger: no rule 'GL999'"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(runs, arguments, message):
+    folder = runs["folder"]
+    (folder / "syntax.py").write_text("x = 1\ny = (\n")
+    (folder / "binary.py").write_bytes(b"\xff\xfe\x00x = 1")
+    (folder / "clean.py").write_text("x = 1\n")
+    process = start(folder, *arguments)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_ends_with_the_findings_so_far(runs):
+    folder = runs["folder"]
+    (folder / "endless.py").write_text(TRAIN + "train(2)\nopen('ready', 'w').close()\nwhile True:\n    train(1)\n")
+    process = start(folder, "audit", "endless.py")
+    deadline = time.monotonic() + 60
+    while not (folder / "ready").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "The script was interrupted; findings so far:" in out
+    assert "stale-gradient" in out
+    assert "Traceback" not in err
+
+
+def test_ranks_under_torchrun_report_once(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import torch, torch.distributed as dist\n"
+        "from torch.nn.parallel import DistributedDataParallel\n"
+        "dist.init_process_group('gloo')\n"
+        "torch.manual_seed(0)\n"
+        "model = DistributedDataParallel(torch.nn.Linear(3, 1))\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "for i, x in enumerate(torch.randn(8, 2, 4, 3)):\n"
+        "    (model(x[dist.get_rank()]).square().mean() / 4).backward()\n"
+        "    if i % 4 == 3:\n"
+        "        optimizer.step()\n"
+        "        optimizer.zero_grad()\n"
+        "dist.barrier()\n"
+        "dist.destroy_process_group()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command += ["--standalone", "-m", "gradledger", "audit", "--format", "json", str(script)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200, check=False)
+    report = json.loads(done.stdout)
+    assert [(f["rule"], f["location"]["line"], f["count"]) for f in report["findings"]] == [
+        ("needless-all-reduce", 8, 2)
+    ]
+    assert done.returncode == 1
