@@ -25,13 +25,10 @@ CLEAN = TRAIN.replace("optimizer.step()", "optimizer.step(); optimizer.zero_grad
 
 SCRIPTS = {
     "stale": (TRAIN + "train()\n", [], ["--lr", "0.1", "-v"]),
-    "clean": (CLEAN + "train()\n", [], []),
-    "json": (TRAIN + "train()\n", ["--format", "json"], ["x"]),
-    "github": (TRAIN + "train()\n", ["--format", "github"], []),
+    "clean": (CLEAN + "train()\nsys.exit()\n", [], []),
+    "parseable": (TRAIN + "train()\n", ["--format", "json"], ["x"]),
     "sarif_file": (TRAIN + "train()\n", ["--format", "sarif", "--output", "report.sarif"], []),
-    "ignored": (TRAIN + "train()\n", ["--ignore", "GL101"], []),
     "never_trains": ("print('hello')\n", [], []),
-    "exits_zero": (CLEAN + "train()\nsys.exit()\n", [], []),
     "exits_with_status": (TRAIN + "train()\nsys.exit(4)\n", [], []),
     "exits_with_text": (CLEAN + "train()\nsys.exit('no data')\n", [], []),
     "crashes": (TRAIN + "train()\nraise RuntimeError('out of luck')\n", ["--format", "json"], []),
@@ -76,7 +73,7 @@ def runs(tmp_path_factory):
     for name, (source, options, arguments) in SCRIPTS.items():
         (folder / f"{name}.py").write_text(source)
         running.append((name, start(folder, "audit", *options, f"{name}.py", *arguments)))
-        if len(running) > 1:
+        if len(running) > 2:
             finish(*running.pop(0), results)
     for name, process in running:
         finish(name, process, results)
@@ -90,7 +87,7 @@ def finish(name, process, results):
 
 
 STATUS = {
-    "stale": 1, "clean": 0, "json": 1, "github": 1, "sarif_file": 1, "ignored": 0, "never_trains": 0, "exits_zero": 0,
+    "stale": 1, "clean": 0, "parseable": 1, "sarif_file": 1, "never_trains": 0,
     "exits_with_status": 3, "exits_with_text": 3, "crashes": 3, "interrupts_itself": 3, "stops": 1,
     "as_python_does": 0, "threads": 1, "processes": 1,
 }  # fmt: skip
@@ -111,13 +108,12 @@ def test_text_goes_after_the_scripts_own_output(runs):
 
 
 def test_standard_output_stays_parseable(runs):
-    _, out, err = runs["json"]
+    _, out, err = runs["parseable"]
     report = json.loads(out)
     assert [(f["rule"], f["location"], f["count"]) for f in report["findings"]] == [
-        ("stale-gradient", {"file": "json.py", "line": 10}, 3)
+        ("stale-gradient", {"file": "parseable.py", "line": 10}, 3)
     ]
     assert "on standard output x" in err
-    assert runs["github"][1].startswith("::error file=github.py,line=10,title=GL101 stale-gradient::")
 
 
 def test_a_report_in_a_file(runs):

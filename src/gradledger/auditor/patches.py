@@ -17,7 +17,6 @@ import torch.nn.utils
 import torch.optim.lr_scheduler
 import torch.optim.swa_utils
 import torch.utils.data.dataloader
-from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad
 from torch.optim.optimizer import (
@@ -54,6 +53,7 @@ class Patches:
         self._patch_scheduler(torch.optim.lr_scheduler.ReduceLROnPlateau)
         self.replace(torch.Tensor, "grad", _grad_property)
         self.replace(torch.Tensor, "data", _data_property)
+        recorder.on_sharded = self._patch_sharding
         begins = register_optimizer_step_pre_hook(recorder.step_begins)
         ends = register_optimizer_step_post_hook(recorder.step_ends)
         self._undo += [begins.remove, ends.remove]
@@ -72,6 +72,12 @@ class Patches:
             functools.partial(delattr, owner, name) if own is _MISSING else functools.partial(setattr, owner, name, own)
         )
         self._undo.append(restore)
+
+    def _patch_sharding(self) -> None:
+        """Sharded parameters were met, so FSDP is loaded (it is costly to import and rarely needed)."""
+        from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+
+        self.replace(FSDPParamGroup, "post_backward", _fsdp_post_backward)
 
     def _patch_scheduler(self, kind: type[Any]) -> None:
         if "step" in vars(kind) and not hasattr(vars(kind)["step"], "_gradledger"):
@@ -468,10 +474,10 @@ _TABLE: tuple[tuple[Any, str, Callable[[Patches, Any], Any]], ...] = (
     (torch.optim.lr_scheduler.LRScheduler, "_initial_step", _scheduler_first_step),
     (torch.optim.swa_utils.AveragedModel, "update_parameters", _average_update),
     (DistributedDataParallel, "_pre_forward", _ddp_pre_forward),
-    (FSDPParamGroup, "post_backward", _fsdp_post_backward),
     (torch.distributed, "all_reduce", _all_reduce),
     (torch.utils.data.DataLoader, "__iter__", _loader_iter),
     (torch.utils.data.dataloader._BaseDataLoaderIter, "__next__", _loader_next),
 )
 """Owner, attribute, maker. Beside these: ``Tensor.grad`` and ``Tensor.data`` (as properties that read through to the
-originals), the ``step`` of every scheduler class, and torch's global hooks before and after ``Optimizer.step``."""
+originals), the ``step`` of every scheduler class, FSDP's ``post_backward`` once sharded parameters are met, and torch's
+global hooks before and after ``Optimizer.step``."""

@@ -126,7 +126,7 @@ class Recorder:
         self.schedulers: weakref.WeakKeyDictionary[Any, Location | None] = weakref.WeakKeyDictionary()
         self.backward_threads: set[int] = set()
         self.scaler_accounts: dict[int, dict[str, Account]] = {}
-        self.memory_device: Any = None
+        self.on_sharded: Callable[[], None] | None = None
         self._lock = threading.RLock()
         self._by_optimizer: dict[int, tuple[weakref.ref[Any], Account]] = {}
 
@@ -178,6 +178,9 @@ class Recorder:
         account.close()
 
     def _index(self, account: Account) -> None:
+        if account.is_sharded and self.on_sharded is not None:
+            self.on_sharded()
+            self.on_sharded = None
         for position, parameter in enumerate(account.parameters):
             owners = self.owners.setdefault(id(parameter), [])
             if not any(owner is account for owner, _ in owners):

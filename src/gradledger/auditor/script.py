@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from types import CodeType, ModuleType, TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from gradledger.auditor.session import Auditor
 from gradledger.errors import UserError
+
+if TYPE_CHECKING:
+    from gradledger.auditor.session import Auditor
 
 Outcome = Literal["finished", "stopped", "interrupted", "failed"]
 
@@ -53,18 +55,15 @@ def load_script(path: str) -> CodeType:
         raise UserError(f"{path} is not a Python script: {error}") from None
 
 
-def run_script(path: str, arguments: Sequence[str], auditor: Auditor) -> ScriptRun:
+def run_script(path: str, code: CodeType, arguments: Sequence[str], auditor: Auditor) -> ScriptRun:
     """Run a script as ``__main__`` under an auditor that has not begun.
 
     Args:
         path: The script.
+        code: What :func:`load_script` made of it.
         arguments: Its own arguments.
         auditor: What looks on.
-
-    Raises:
-        UserError: The script cannot be read or is not Python.
     """
-    code = load_script(path)
     main = ModuleType("__main__")
     main.__dict__.update(__file__=os.path.abspath(path), __builtins__=__builtins__, __spec__=None, __cached__=None)
     sys.modules["__main__"] = main

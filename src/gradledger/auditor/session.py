@@ -10,9 +10,9 @@ from gradledger.auditor.children import Children
 from gradledger.auditor.patches import Patches
 from gradledger.auditor.recorder import AuditStopped, Recorder
 from gradledger.errors import UserError
-from gradledger.findings import Finding, in_source_order, merge, selection
+from gradledger.findings import Finding, in_source_order, merge
 from gradledger.ledger import Ledger
-from gradledger.rules import all_rules, judge
+from gradledger.rules import check_selection, judge
 
 _active: list[Auditor] = []
 
@@ -49,7 +49,7 @@ class Auditor:
     ) -> None:
         self._select = list(select) if select is not None else None
         self._ignore = list(ignore) if ignore is not None else None
-        selection([(rule.slug, rule.code) for rule in all_rules()], self._select, self._ignore)
+        check_selection(self._select, self._ignore)
         self._recorder = Recorder(stop_after=stop_after, on_full=self._judge_older)
         self._patches = Patches(self._recorder)
         self._children = Children(self._select, self._ignore)
@@ -60,9 +60,9 @@ class Auditor:
     def __enter__(self) -> Self:
         if _active:
             raise UserError("an audit is already running in this process: end it before the next one begins")
-        self._recorder.meet_living_optimizers()
         try:
             self._patches.apply()
+            self._recorder.meet_living_optimizers()
         except BaseException:
             self._patches.undo()
             raise

@@ -28,15 +28,20 @@ def audit(
     """
     from contextlib import nullcontext
 
-    from gradledger.auditor import Auditor
-    from gradledger.auditor.ranks import gather
-    from gradledger.auditor.script import output_to_stderr, run_script
+    from gradledger.auditor.script import load_script, output_to_stderr, run_script
     from gradledger.findings import exit_status, render
-    from gradledger.rules import descriptions
+    from gradledger.rules import check_selection, descriptions
+
+    code = load_script(script)
+    check_selection(select, ignore)
+    _check_writable(output)
+
+    from gradledger.auditor import Auditor  # loads torch: mistakes above are told at once
+    from gradledger.auditor.ranks import gather
 
     auditor = Auditor(select=select, ignore=ignore, stop_after=stop_after)
     with nullcontext() if format == "text" else output_to_stderr():
-        run = run_script(script, arguments or [], auditor)
+        run = run_script(script, code, arguments or [], auditor)
         findings, reports = gather(auditor)
     status = SCRIPT_FAILED_STATUS if run.outcome in ("failed", "interrupted") else exit_status(findings)
     if reports:
@@ -58,14 +63,19 @@ def _note(script: str, num_updates: int, num_backwards: int) -> str:
     return f"Audited {name}: {calls}, {updates}."
 
 
-def _write(report: str, notes: list[str], format_name: FormatName, output: Path | None) -> None:
-    if output is not None:
-        from gradledger.errors import UserError
+def _check_writable(output: Path | None) -> None:
+    from gradledger.errors import UserError
 
+    if output is not None:
         try:
-            output.write_text(report, encoding="utf-8")
+            output.touch()
         except OSError as error:
             raise UserError(f"cannot write {output}: {error.strerror}") from None
+
+
+def _write(report: str, notes: list[str], format_name: FormatName, output: Path | None) -> None:
+    if output is not None:
+        output.write_text(report, encoding="utf-8")
     to_stderr = output is not None or format_name != "text"
     for note in notes:
         typer.echo(note, err=to_stderr)

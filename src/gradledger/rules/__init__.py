@@ -17,6 +17,7 @@ from gradledger.rules._books import strip as strip
 from gradledger.rules._registry import Cause as Cause
 from gradledger.rules._registry import Rule as Rule
 from gradledger.rules._registry import all_rules as all_rules
+from gradledger.rules._registry import check_selection as check_selection
 from gradledger.rules._registry import descriptions as descriptions
 from gradledger.rules._registry import judge as judge
 from gradledger.rules._registry import rule_named as rule_named

@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 from gradledger.errors import UserError
-from gradledger.findings import Finding, Severity, in_source_order, merge, selection, without_ignored
+from gradledger.findings import Finding, Selection, Severity, in_source_order, merge, selection, without_ignored
 from gradledger.ledger import DEFAULT_ACCOUNT, Entry, Ledger, Location
 from gradledger.rules._books import Books
 
@@ -130,6 +130,15 @@ def descriptions() -> dict[str, str]:
     return {rule.slug: rule.title for rule in all_rules()}
 
 
+def check_selection(select: Iterable[str] | None = None, ignore: Iterable[str] | None = None) -> Selection:
+    """The rules that ``--select`` and ``--ignore`` leave.
+
+    Raises:
+        UserError: One of them names no rule.
+    """
+    return selection([(rule.slug, rule.code) for rule in all_rules()], select, ignore)
+
+
 def judge(
     ledger: Ledger | Iterable[Entry],
     select: Iterable[str] | None = None,
@@ -156,7 +165,7 @@ def judge(
         >>> [finding.rule for finding in judge(from_text("Z B S B S"))]
         ['stale-gradient']
     """
-    wanted = selection([(rule.slug, rule.code) for rule in all_rules()], select, ignore)
+    wanted = check_selection(select, ignore)
     books = Books(ledger, complete=complete)
     found = [finding for rule in all_rules() if rule.slug in wanted for finding in rule.findings(books)]
     return in_source_order(without_ignored(merge(found)))
