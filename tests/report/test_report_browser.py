@@ -172,7 +172,7 @@ def test_several_runs_are_overlaid_and_compared(open_page, runs_root, tmp_path):
 def test_hostile_text_is_inert_wherever_it_stands(open_page, tmp_path):
     name = HOSTILE.replace("/", "∕")  # a file name cannot hold a slash
     source = tmp_path / "source.py"
-    source.write_text(f"# {HOSTILE}\n")
+    source.write_text(f"# {HOSTILE}\n" + "x = 1" * 60 + "\n")
     run = write_run(tmp_path / name, class_names=[HOSTILE] * 4, config=f"name: {HOSTILE}\n", num_epochs=2)
     page = open_page(write_report([run], tmp_path / "run.html"))
     draw_all(page)
@@ -185,8 +185,9 @@ def test_hostile_text_is_inert_wherever_it_stands(open_page, tmp_path):
                "location": {"file": str(source), "line": 1}}  # fmt: skip
     findings = tmp_path / "findings.json"
     findings.write_text(json.dumps({"version": 1, "findings": [finding], HOSTILE: HOSTILE}))
-    page = open_page(write_report([findings], tmp_path / "findings.html"))
+    page = open_page(write_report([findings], tmp_path / "findings.html"), width=390)
     assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert HOSTILE in page.locator(".source").inner_text()
     assert page.locator("img").count() == 0
 

@@ -115,13 +115,42 @@ def test_findings_of_another_tool_are_a_page(tmp_path):
     finding = {"rule": "stale-gradient", "code": "GL101", "severity": "error", "message": "twice", "fix": "zero it",
                "location": {"file": str(source), "line": 3}, "count": 7, "first_update": 1}  # fmt: skip
     path = tmp_path / "audit.json"
-    path.write_text(json.dumps({"version": 1, "findings": [finding], "summary": {"total": 1, "error": 1}}))
+    path.write_text(json.dumps({"version": 1, "findings": [finding], "model": {"parameters": 12}}))
     page = page_of([path])
     assert page.verdict.headline == "1 error: stale-gradient."
     assert [line.number for line in page.findings[0].source if line.flagged] == [3]
     assert len(page.findings[0].source) == 4
-    assert ("summary · total", "1") in page.details
+    assert page.details == (("model · parameters", "12"),)
     assert "7 times" in render(page, "html")
+
+
+def test_a_proof_is_a_page_with_its_cause_and_its_table(tmp_path):
+    path = tmp_path / "verify.json"
+    cause = {"slug": "coupled-layer", "message": "'1' normalises", "fix": "use GroupNorm", "where": "1", "factor": None}
+    rows = [{"name": "0.weight", "error": 2.4, "is_exact": False}, {"name": "0.bias", "error": 4e-8, "is_exact": True}]
+    path.write_text(json.dumps({"verdict": "not exact", "parameters": rows, "cause": cause, "notes": ["buffers move"]}))
+    page = page_of([path])
+    assert (page.verdict.headline, page.verdict.level) == ("Not exact.", "error")
+    assert page.verdict.sentences == ("buffers move",)
+    assert page.findings[0].rule == "coupled-layer"
+    ((name, table),) = page.tables
+    assert (name, table.columns, table.rows[1]) == (
+        "parameters",
+        ("name", "error", "is exact"),
+        ("0.bias", "4.00e-08", "yes"),
+    )
+    for form in ("html", "markdown", "json"):
+        assert "coupled-layer" in render(page, form)
+
+
+def test_a_plan_is_a_page_with_its_rows(tmp_path):
+    path = tmp_path / "plan.json"
+    plan = {"verdict": "16 × 4", "rows": [{"micro_batch_size": 16, "seconds": 0.5, "fits": True}], "device": "cpu"}
+    path.write_text(json.dumps({"version": 1, "findings": [], "plan": plan}))
+    page = page_of([path])
+    assert (page.verdict.headline, page.verdict.level) == ("16 × 4.", "good")
+    assert page.details == (("device", "cpu"),)
+    assert page.tables[0][1].rows == (("16", "0.500", "yes"),)
 
 
 @pytest.mark.parametrize(

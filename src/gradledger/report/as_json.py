@@ -24,6 +24,7 @@ def to_json(page: Page) -> str:
         "findings": [asdict(finding) for finding in page.findings],
         "runs": [_run(run) for run in page.runs],
         "details": dict(page.details),
+        "tables": {name: [dict(zip(own.columns, row, strict=True)) for row in own.rows] for name, own in page.tables},
     }
     return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

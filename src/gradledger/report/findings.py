@@ -121,7 +121,9 @@ def read_findings(path: Path) -> Mapping[str, Any]:
         raise UserError(f"{path} is not JSON: {error}. Write it with `--format json --output {path}`") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    findings = record.get("findings") if isinstance(record, dict) else None
+    record = record if isinstance(record, dict) else {}
+    is_proof = isinstance(record.get("verdict"), str) and isinstance(record.get("parameters"), list)  # of verify
+    findings = record.get("findings", [] if is_proof else None)
     if not isinstance(findings, list) or not all(isinstance(finding, dict) for finding in findings):
         raise UserError(
             f'{path} holds no findings: it must be {{"version": 1, "findings": […]}}, '

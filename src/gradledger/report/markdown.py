@@ -31,6 +31,8 @@ def _lines(page: Page) -> Iterator[str]:
         yield from _section("Findings", (line for finding in page.findings for line in _finding(finding)))
     if page.details:
         yield from _section("Details", table(("name", "value"), page.details))
+    for name, own in page.tables:
+        yield from _section(_text(name), table(own.columns, own.rows))
     for run in page.runs:
         yield from _run(run)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gradledger.ledger import Entry, EpochEnd, EpochStart, Evaluate, Metric, Step, to_text
 from gradledger.report.charts import Chart, charts_of
-from gradledger.report.comparison import Comparison, compare, groups_of
+from gradledger.report.comparison import Comparison, Table, compare, groups_of
 from gradledger.report.facts import (
     Confusion,
     Fact,
@@ -20,12 +20,12 @@ from gradledger.report.facts import (
     key_facts,
     time_split,
 )
-from gradledger.report.findings import Shown, by_severity, one_a_group, read_findings, shown
+from gradledger.report.findings import Shown, by_severity, one_a_group, read_findings
 from gradledger.report.health import findings_of
 from gradledger.report.picture import Track, tracks_of
+from gradledger.report.results import result_of
 from gradledger.report.runs import Run, read_compare, read_runs
-from gradledger.report.verdict import Verdict, verdict_of_findings, verdict_of_run, verdict_of_runs
-from gradledger.report.wording import number
+from gradledger.report.verdict import Verdict, verdict_of_run, verdict_of_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Page:
         runs: One part a group: its first run.
         charts: Shared by all runs.
         comparison: Only where there are several runs.
-        details: Names and values that a file of findings brings along.
+        details: Names and values that a tool's result brings along.
+        tables: Tables that it brings along, by name.
         is_live: A run goes on: the page asks for its newer self.
     """
 
@@ -65,7 +66,8 @@ class Page:
     runs: tuple[RunPart, ...] = ()
     charts: tuple[Chart, ...] = ()
     comparison: Comparison | None = None
-    details: tuple[tuple[str, str], ...] = field(default=())
+    details: tuple[tuple[str, str], ...] = ()
+    tables: tuple[tuple[str, Table], ...] = ()
     is_live: bool = False
 
 
@@ -107,11 +109,8 @@ def page_of_runs(runs: Sequence[Run], *, title: str, compared: Mapping[str, Any]
 
 def page_of_findings(path: Path) -> Page:
     """The report of a file that ``audit``, ``lint``, ``verify`` or ``plan`` wrote."""
-    record = read_findings(path)
-    findings = by_severity([shown(finding) for finding in record["findings"]])
-    extra = {name: value for name, value in record.items() if name not in ("version", "findings")}
-    details = tuple((name, _as_text(value)) for name, value in _flat(extra))
-    return Page(path.name, verdict_of_findings(findings), tuple(findings), details=details)
+    result = result_of(read_findings(path))
+    return Page(path.name, result.verdict, result.findings, details=result.details, tables=result.tables)
 
 
 def _part(run: Run) -> RunPart:
@@ -141,19 +140,3 @@ def _first_windows(run: Run, num_windows: int = 2) -> str:
         if not num_windows:
             break
     return to_text(shown)
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "", depth: int = 3) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for name, value in record.items():
-        if isinstance(value, Mapping) and depth:
-            pairs += _flat(value, f"{prefix}{name} · ", depth - 1)
-        else:
-            pairs.append((prefix + str(name), value))
-    return pairs
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, float):
-        return number(value, 4)
-    return ", ".join(_as_text(item) for item in value) if isinstance(value, list) else str(value)
