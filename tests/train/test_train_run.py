@@ -100,6 +100,17 @@ def test_two_runs_with_one_seed_are_identical_and_another_seed_differs():
         assert torch.equal(one, two)
 
 
+def test_reading_several_updates_at_once_tells_the_same():
+    (first, seen), (second, seen_at_once) = (
+        _run("epochs=3", "micro_batch_size=4"),
+        _run("epochs=3", "micro_batch_size=4"),
+    )
+    second._updates_per_read = 4  # as on an accelerator, where each read waits for the device
+    first.train()
+    second.train()
+    assert _numbers(seen) == _numbers(seen_at_once)
+
+
 def test_evaluating_does_not_change_the_training():
     run, recorder = _run("epochs=3", "model.dropout=0.5")
     run.train()
