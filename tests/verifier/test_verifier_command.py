@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from gradledger.cli import app
@@ -68,6 +69,13 @@ def test_exact_is_status_0(script):
     assert "weight" in result.output
 
 
+def test_micro_batches_are_uneven_unless_their_size_is_given(script):
+    from gradledger.cli.verify import _uneven_size
+
+    assert run(f"{script}:right").output.startswith("exact: gradient, 4 micro-batches")
+    assert [_uneven_size(torch.zeros(n, 2)) for n in (1, 2, 3, 4, 6, 8, 9, 32)] == [1, 1, 2, 3, 4, 3, 4, 10]
+
+
 def test_not_exact_is_status_1_with_the_cause(script):
     result = run(f"{script}:summed")
     assert result.exit_code == 1
@@ -91,7 +99,6 @@ def test_json_is_all_that_is_printed(script):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("right", "say how many samples a micro-batch has: --micro-batch-size 8"),
         ("failing", "failed: OSError: no data here"),
         ("wrong", "must return (model, loss_fn, batch), or a dict with these keys, not a tuple of 2"),
         ("unknown", "returned the unknown keys steps: it may return model, loss_fn, batch, micro_batch_size"),

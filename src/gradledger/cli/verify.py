@@ -35,7 +35,9 @@ def verify(
             "option of gradledger.verify or verify_step. MODULE is a dotted name or a .py file.",
         ),
     ],
-    micro_batch_size: Annotated[int | None, typer.Option(help="Samples per micro-batch.")] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Samples per micro-batch; default: about a third of the batch.")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Working precision: 32-true, bf16-mixed, 16-mixed or bf16-true.")
     ] = None,
@@ -50,7 +52,7 @@ def verify(
     chosen = {"micro_batch_size": micro_batch_size, "precision": precision, "reduction": reduction}
     given.update({key: value for key, value in chosen.items() if value is not None})
     if given.get("micro_batch_size") is None:
-        raise UserError("say how many samples a micro-batch has: --micro-batch-size 8")
+        given["micro_batch_size"] = _uneven_size(given["batch"])
     result = _verify(given)
     if output_format is _Format.JSON:
         typer.echo(json.dumps(_plain(result.to_json()), indent=2, allow_nan=False))
@@ -71,6 +73,15 @@ def _verify(given: dict[str, Any]) -> Any:
     if "step_fn" in given:
         return verifier.verify_step(given.pop("step_fn"), model, loss_fn, batch, **given)
     return verifier.verify(model, loss_fn, batch, **given)
+
+
+def _uneven_size(batch: Any) -> int:
+    """About a third of the batch, so that the last micro-batch is shorter where that can be."""
+    from gradledger.engine.batches import count_samples
+
+    num_samples = count_samples(batch)
+    third = max(1, num_samples // 3)
+    return next((size for size in range(third, num_samples // 2 + 2) if num_samples % size), third)
 
 
 def _call(target: str) -> dict[str, Any]:
