@@ -208,7 +208,7 @@ def test_ctrl_c_ends_cleanly_with_status_130(tmp_path):
         if "weights updated" in line:
             process.send_signal(signal.SIGINT)
             break
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert re.fullmatch(r"Interrupted after update \d+: .*what was learnt before it is saved\.\n", err)
     path = tmp_path / "runs" / "digits-1"
