@@ -36,6 +36,34 @@ def test_the_loops_fault_is_named(name):
     assert result.checked == f"{what} update {fault.update}"
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["never_divided", "divided_twice", "zeroed_for_every_micro_batch", "never_zeroed", "stepped_without_unscaling"],
+)
+def test_the_loops_fault_is_named_with_fewer_parameters_than_micro_batches(name):
+    """Least squares alone has many answers here."""
+    torch.manual_seed(0)
+    fault = STEP_FAULTS[name]
+    model = nn.Sequential(nn.Linear(6, 3, bias=False).requires_grad_(False), nn.Linear(3, 3, bias=False))
+    result = verify_step(fault.step_fn, model, mean_loss, batch(32), micro_batch_size=2)
+    assert result.cause.slug == fault.slug, result.cause
+
+
+def test_the_denominator_is_named_with_fewer_parameters_than_micro_batches():
+    inputs, labels = batch(24)
+    labels[[1, 4, 5, 9, 20]] = -100
+    model = nn.Sequential(nn.Linear(6, 3).requires_grad_(False), nn.Tanh(), nn.Linear(3, 1, bias=False))
+
+    def loss_fn(model, b):
+        kept = b[1] != -100
+        return (model(b[0])[kept, 0] - b[1][kept]).square().mean()
+
+    cause = verify(model, loss_fn, (inputs, labels), micro_batch_size=4).cause
+    assert "is a mean over elements of batch[1] that are not -100" in cause.message
+    total = verify(model, lambda m, b: loss_fn(m, b) * (b[1] != -100).sum(), (inputs, labels), micro_batch_size=4).cause
+    assert total.slug == "wrong-scale"
+
+
 def right_step(model, optimizer, micro_batches):
     total = sum(len(b[0]) for b in micro_batches)
     for b in micro_batches:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradledger.engine.weights import WeightTable
 from gradledger.verifier.coupling import loss_couples_samples
-from gradledger.verifier.fitting import Fit, common_factor, countable_units, fit, unit_that_fits
+from gradledger.verifier.fitting import Fit, common_factor, countable_units, fit, likely_shares, unit_that_fits
 from gradledger.verifier.judging import relative_distance
 from gradledger.verifier.layers import Call, first_coupled_layer, watch
 from gradledger.verifier.result import Cause
@@ -43,7 +43,9 @@ class Evidence:
     @cached_property
     def fit(self) -> Fit:
         """The whole batch's gradient as a sum of the micro-batches'."""
-        return fit(self.whole, self.parts)
+        counted = self.trial.weights().weights
+        candidates = [(1.0,) * len(counted), counted, *likely_shares(self.trial.micro_batches)]
+        return fit(self.whole, self.parts, candidates, dtype=self.trial.dtype)
 
     @property
     def tolerance(self) -> float:

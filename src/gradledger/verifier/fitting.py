@@ -14,6 +14,9 @@ from gradledger.engine.batches import tensor_leaves
 from gradledger.verifier.trial import Gradient
 
 _MAX_VALUES = 2_000_000
+# Directions in which the micro-batches' gradients differ by less are rounding, relative to the largest.
+_NOISE, _NOISE_64 = 1e-5, 1e-10
+_MARGIN = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +36,46 @@ class Fit:
         return self.residual <= tolerance
 
 
-def fit(target: Gradient, parts: Sequence[Gradient]) -> Fit:
-    """The coefficients of ``parts`` that come closest to ``target``, by least squares."""
+def fit(
+    target: Gradient, parts: Sequence[Gradient], candidates: Sequence[Sequence[float]], *, dtype: torch.dtype | None
+) -> Fit:
+    """The coefficients of ``parts`` that come closest to ``target``, by least squares.
+
+    Args:
+        target: The gradient to explain.
+        parts: The gradients to explain it by.
+        candidates: Likely coefficients, up to a factor. With fewer parameters than parts, or parts that are alike, many
+            coefficients explain the same gradient; then the first candidate that does is taken.
+        dtype: The type that the gradients were computed in.
+    """
+    noise = _NOISE_64 if dtype == torch.float64 else _NOISE
     names = sorted({name for gradient in (target, *parts) for name in gradient})
     flat_target = _flat(target, names, (target, *parts))
     columns = torch.stack([_flat(part, names, (target, *parts)) for part in parts], dim=1)
     if columns.size(0) > _MAX_VALUES:  # a random sketch of the rows fits as well
         rows = torch.randperm(columns.size(0), generator=torch.Generator().manual_seed(0))[:_MAX_VALUES]
         columns, flat_target = columns[rows], flat_target[rows]
-    solution = torch.linalg.lstsq(columns.cpu(), flat_target.cpu()[:, None], driver="gelsd").solution[:, 0]
-    left = float((flat_target.cpu() - columns.cpu() @ solution).norm())
-    scale = float(flat_target.norm())
-    return Fit(tuple(solution.tolist()), left / scale if scale else math.inf)
+    columns, flat_target = columns.cpu(), flat_target.cpu()
+    solved = torch.linalg.lstsq(columns, flat_target[:, None], rcond=noise, driver="gelsd")
+    if int(solved.rank) < len(parts):
+        for candidate in candidates:
+            found = _scaled(candidate, columns, flat_target)
+            if found.is_close(_MARGIN * noise):
+                return found
+    return _fit_of(solved.solution[:, 0], columns, flat_target)
+
+
+def _scaled(candidate: Sequence[float], columns: Tensor, target: Tensor) -> Fit:
+    """The candidate times the factor that brings it closest."""
+    shares = torch.tensor(candidate, dtype=columns.dtype)
+    along = columns @ shares
+    size = float(along @ along)
+    return _fit_of(shares * (float(along @ target) / size if size else 0.0), columns, target)
+
+
+def _fit_of(coefficients: Tensor, columns: Tensor, target: Tensor) -> Fit:
+    left, scale = float((target - columns @ coefficients).norm()), float(target.norm())
+    return Fit(tuple(coefficients.tolist()), left / scale if scale else math.inf)
 
 
 def common_factor(measured: Sequence[float], expected: Sequence[float], tolerance: float) -> float | None:
@@ -53,6 +84,12 @@ def common_factor(measured: Sequence[float], expected: Sequence[float], toleranc
     if not ratios:
         return None
     return ratios[0] if all(math.isclose(ratio, ratios[0], rel_tol=tolerance) for ratio in ratios) else None
+
+
+def likely_shares(micro_batches: Sequence[Any]) -> list[tuple[float, ...]]:
+    """Coefficients that micro-batches often have: in proportion to something countable, or the last one alone."""
+    alone = tuple(float(at == len(micro_batches) - 1) for at in range(len(micro_batches)))
+    return [*(unit.counts for unit in countable_units(micro_batches)), alone]
 
 
 @dataclass(frozen=True, slots=True)

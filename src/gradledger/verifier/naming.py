@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import torch
 
-from gradledger.verifier.fitting import Fit, common_factor, countable_units, fit, unit_that_fits
+from gradledger.verifier.fitting import Fit, common_factor, countable_units, fit, likely_shares, unit_that_fits
 from gradledger.verifier.judging import relative_distance
 from gradledger.verifier.result import Cause
 from gradledger.verifier.trial import Gradient, Trial
@@ -47,7 +47,8 @@ def name_step_fault(window: Window, trial: Trial) -> tuple[Cause | None, Shares]
         return _NO_STEP, ()
     if len(window.stepped) > 1:
         return _too_many_steps(len(window.stepped), len(window.parts)), ()
-    expected = fit(window.whole, window.parts)
+    likely = likely_shares(trial.micro_batches)
+    expected = fit(window.whole, window.parts, likely, dtype=trial.dtype)
     if not expected.is_close(_FIT):
         return None, ()
     measured_gradient = window.stepped[0]
@@ -55,7 +56,10 @@ def name_step_fault(window: Window, trial: Trial) -> tuple[Cause | None, Shares]
     if clipped is not None:
         return clipped, ()
     terms = [*window.parts, *([window.previous] if window.previous else [])]
-    measured = fit(measured_gradient, terms)
+    likely = [expected.coefficients, *likely]
+    if window.previous:
+        likely = [(*shares, float(is_stale)) for is_stale in (0, 1) for shares in likely]
+    measured = fit(measured_gradient, terms, likely, dtype=trial.dtype)
     if not measured.is_close(_FIT):
         return _not_a_sum(measured_gradient, window), ()
     own = measured.coefficients[: len(window.parts)]
