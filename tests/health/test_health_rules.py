@@ -39,9 +39,10 @@ def test_a_falling_loss_is_well_and_a_flat_one_is_not():
     assert "did not fall in 80 updates: 2 at first" in finding.message
 
 
-def test_a_loss_that_is_no_number_is_named_with_its_update():
-    (finding,) = judge(training([*FALLING[:20], math.nan, *FALLING[21:]]), select=FAMILY)
-    assert "not a number from update 21 on" in finding.message
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 1e200])
+def test_a_loss_that_is_no_number_is_named_with_its_update(loss):
+    (finding,) = judge(training([*FALLING[:20], loss, *FALLING[21:]]), select=FAMILY)
+    assert finding.message.startswith("From update 21 on the loss is not a number")
     assert finding.first_update == 20
 
 

@@ -99,7 +99,7 @@ def evaluation(update: int, epoch: int, accuracy: float, loss: float, support: l
     """A validation whose confusion matrix has about this accuracy; wrong ones go to the next class."""
     rows = []
     for index, total in enumerate(support):
-        right = round(accuracy * total)
+        right = round(max(0.0, accuracy) * total)
         row = [0] * len(support)
         row[index] = right
         row[(index + 1) % len(support)] += total - right

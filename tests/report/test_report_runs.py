@@ -40,6 +40,30 @@ def test_a_damaged_line_is_named(tmp_path, damage, what):
         read_run(directory)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "must"),
+    [
+        ("loss", '"low"', "a number or null"), ("update", "-1", "a whole number of at least 0, or null"),
+        ("skipped", "3", "true, false or null"), ("lr", "true", "a number or null"),
+    ],
+)  # fmt: skip
+def test_a_field_of_the_wrong_kind_is_named(tmp_path, field, value, must):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "metrics.jsonl").write_text(
+        f'{{"kind": "update", "update": 1}}\n{{"kind": "update", "{field}": {value}}}\n'
+    )
+    with pytest.raises(UserError, match=rf"metrics.jsonl, line 2: {field} is .*: it must be {must}"):
+        read_run(directory)
+
+
+@pytest.mark.parametrize("confusion", ["[[1, 2]]", "[[1, 2], [3]]", "[[1.5]]", "3", "[null]"])
+def test_a_confusion_matrix_that_is_no_square_is_refused(tmp_path, confusion):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"kind": "evaluation", "confusion": {confusion}}}\n')
+    with pytest.raises(UserError, match=r"confusion is .*: it must be a square of whole numbers"):
+        read_run(tmp_path)
+
+
 def test_a_damaged_ledger_is_named(tmp_path):
     directory = write_run(tmp_path / "run", num_epochs=1)
     (directory / "ledger.jsonl").write_text('{"ledger": 1}\n{"kind": "Nothing"}\n')

@@ -319,4 +319,4 @@ def _finite(values: Iterable[Any]) -> list[float | None]:
 
 
 def _short(values: Numbers) -> list[float | None]:
-    return [float(f"{value:.6g}") if isinstance(value, float) else value for value in values]
+    return [float(f"{value:.6g}") if isinstance(value, float) else value for value in _finite(values)]

@@ -126,7 +126,9 @@ def confusion_of(run: Run) -> Confusion | None:
     rows = evaluation.get("confusion")
     if not rows:
         return None
-    names = run.class_names or [str(index) for index in range(len(rows))]
+    names = run.class_names
+    if len(names) != len(rows):
+        names = [str(index) for index in range(len(rows))]
     scores = [
         tuple(_at(evaluation.get(name), index) for name in ("precision", "recall", "f1", "support"))
         for index in range(len(rows))

@@ -12,6 +12,7 @@ from typing import Any
 
 from gradledger.errors import UserError
 from gradledger.ledger import Ledger, LedgerFormatError, read_ledger
+from gradledger.report.records import checked
 
 METRICS_FILE = "metrics.jsonl"
 LEDGER_FILE = "ledger.jsonl"
@@ -165,7 +166,10 @@ def _read_records(path: Path) -> Iterator[Mapping[str, Any]]:
             raise UserError(f"{path}, line {number} is not JSON: {error}. Take the line out, or train again") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number} is not a JSON object. Take the line out, or train again")
-        yield record
+        try:
+            yield checked(record)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}. Mend the line or take it out, or train again") from None
 
 
 def _read_text(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from os import PathLike
 from pathlib import Path
 from statistics import fmean
@@ -81,5 +82,7 @@ def sparkline(values: list[float], width: int = 40) -> str:
     width = min(width, len(values))
     means = [fmean(values[i * len(values) // width : (i + 1) * len(values) // width]) for i in range(width)]
     low, high = min(means), max(means)
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[round((mean - low) * scale)] for mean in means)
+    span = high - low
+    if not 0 < span < math.inf:
+        return _BARS[0] * width
+    return "".join(_BARS[round((mean - low) / span * (len(_BARS) - 1))] for mean in means)

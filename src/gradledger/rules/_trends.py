@@ -195,7 +195,8 @@ def jitter(windows: Sequence[Sequence[float]]) -> Jitter | None:
     means = [fmean(group) for group in groups]
     explained = [variance(group, mean) / len(group) for group, mean in zip(groups, means, strict=True)]
     inner = range(1, len(groups) - 1)
-    leaps = fmean((means[i - 1] - 2 * means[i] + means[i + 1]) ** 2 for i in inner) / 6
+    differences = [means[i - 1] - 2 * means[i] + means[i + 1] for i in inner]
+    leaps = fmean(difference * difference for difference in differences) / 6
     expected = fmean((explained[i - 1] + 4 * explained[i] + explained[i + 1]) / 6 for i in inner)
     ratio = leaps / expected if expected else math.inf if leaps else 1.0
     return Jitter(ratio, math.sqrt(max(0.0, leaps - expected)))

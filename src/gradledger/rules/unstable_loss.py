@@ -7,7 +7,7 @@ that the steps are too large: a learning rate too high, losses added up without 
 
 Nothing here is a fixed threshold on the loss. Noise is measured from the series itself, and four things are judged:
 
-- *not a number*: the loss of a consumed micro-batch is not finite;
+- *no number*: the loss of a consumed micro-batch is not finite, or beyond 1e30;
 - *stands still*: the last quarter lies no lower than the first values, and a fall of 5 % is beyond the noise;
 - *rises*: a lasting level exceeds the lowest one before it by six standard errors and a quarter of all that was gained;
 - *leaps*: updates differ four times as much as the micro-batches within them explain, and by a tenth of the first loss.
@@ -44,6 +44,9 @@ FIX = (
     "(or raise it, where the loss stands still)."
 )
 
+LARGEST_LOSS = 1e30
+"""A loss beyond this has diverged, whether or not its type can still hold it."""
+
 
 def check(books: Books) -> Iterator[Cause]:
     """The first of the four things that is wrong with an account's loss."""
@@ -66,8 +69,9 @@ def _losses(window: tuple[Backward, ...]) -> list[float | None]:
 def _judge(windows: list[tuple[Backward, ...]], losses: list[list[float]], *, alone: bool) -> tuple[str, int]:
     """What is wrong, and in which window; an empty message where nothing is."""
     for position, window in enumerate(losses):
-        if not all(map(math.isfinite, window)):
-            return f"The loss is not a number from update {windows[position][0].update + 1} on.", position
+        if not all(abs(loss) < LARGEST_LOSS for loss in window):  # which NaN is not either
+            update = windows[position][0].update + 1
+            return f"From update {update} on the loss is not a number, or beyond {LARGEST_LOSS:g}.", position
     if not alone or not windows or windows[0][0].update > 0 or min(map(min, losses)) < 0:
         return "", 0
     means = [_weighted_mean(window, values) for window, values in zip(windows, losses, strict=True)]
