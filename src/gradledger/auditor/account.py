@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 import torch
 
 from gradledger.ledger import Location
 
-NO_GRADIENT = (0, 0)
+_gradient_of = vars(torch._C.TensorBase)["grad"].__get__
+_version_of = attrgetter("_version")
+NO_GRADIENT = (id(None), 0)
 
 ChangeKind = Literal["zero", "scale", "write"]
 
@@ -73,7 +76,8 @@ class Account:
     optimizer: weakref.ref[Any]
     parameters: list[torch.Tensor] = field(default_factory=list)
     positions: dict[int, int] = field(default_factory=dict)
-    states: list[tuple[int, int]] = field(default_factory=list)
+    identities: list[int] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
     held: list[bool] = field(default_factory=list)
     ever: list[bool] = field(default_factory=list)
     changes: dict[int, list[Change]] = field(default_factory=dict)
@@ -98,7 +102,9 @@ class Account:
         for parameter in added:
             self.positions[id(parameter)] = len(self.parameters)
             self.parameters.append(parameter)
-            self.states.append(_state(parameter))
+            identity, version = _state(parameter)
+            self.identities.append(identity)
+            self.versions.append(version)
             self.held.append(parameter.grad is not None)
             self.ever.append(parameter.grad is not None)
             self.is_sharded = self.is_sharded or hasattr(parameter, "_local_tensor")
@@ -106,31 +112,38 @@ class Account:
 
     def close(self) -> None:
         """Let go of the parameters."""
-        self.parameters, self.positions, self.states = [], {}, []
+        self.parameters, self.positions, self.identities, self.versions = [], {}, [], []
         self.held, self.ever, self.changes = [], [], {}
 
     def look(self) -> list[int]:
         """Positions whose gradient is another tensor or version than when last looked at; the new state is kept."""
-        states = self.states
-        changed = []
-        is_sharded = self.is_sharded
-        for position, parameter in enumerate(self.parameters):
-            gradient = parameter.grad
-            if is_sharded:
-                gradient = getattr(gradient, "_local_tensor", gradient)
-            state = NO_GRADIENT if gradient is None else (id(gradient), gradient._version)
-            if state != states[position]:
-                changed.append(position)
-                states[position] = state
-        return changed
+        gradients = list(map(_gradient_of, self.parameters))
+        if self.is_sharded:
+            gradients = [getattr(gradient, "_local_tensor", gradient) for gradient in gradients]
+        identities = list(map(id, gradients))
+        if NO_GRADIENT[0] in identities:
+            versions = [0 if gradient is None else gradient._version for gradient in gradients]
+        else:
+            versions = list(map(_version_of, gradients))
+        before, self.identities = self.identities, identities
+        versions_before, self.versions = self.versions, versions
+        if identities == before and versions == versions_before:
+            return []
+        return [
+            position
+            for position, identity in enumerate(identities)
+            if identity != before[position] or versions[position] != versions_before[position]
+        ]
 
     def settle(self) -> Summary | None:
         """What was done by hand since the last look, or None."""
-        before = list(self.states)
+        before = self.identities, self.versions
         changed = self.look()
         if not changed and not self.changes:
             return None
-        histories = {position: self._history(position, before[position]) for position in changed}
+        histories = {
+            position: self._history(position, (before[0][position], before[1][position])) for position in changed
+        }
         histories.update({p: self.changes[p] for p in self.changes if p not in histories})
         self.changes = {}
         return self._summarise({p: changes for p, changes in histories.items() if changes})
@@ -138,7 +151,7 @@ class Account:
     def _history(self, position: int, before: tuple[int, int]) -> list[Change]:
         """The changes that were noted, and an unknown one where they do not explain the new version."""
         noted = self.changes.get(position, [])
-        now = self.states[position]
+        now = self.identities[position], self.versions[position]
         explained = any(change.replaces for change in noted) or now == NO_GRADIENT
         bumps = sum(change.bumps_version for change in noted)
         if not explained and now != (before[0], before[1] + bumps):

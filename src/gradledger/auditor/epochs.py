@@ -167,7 +167,7 @@ def _length(loader: Any) -> int | None:
 def _pass_of(frame: FrameType | None) -> tuple[tuple[str, Loop], tuple[Any, ...]] | None:
     """The loop over micro-batches around a line, and where the loops around it stand."""
     for outer in user_frames(frame):
-        around = [loop for loop in loops_of(outer.f_code.co_filename) if loop.holds(outer.f_lineno)]
+        around = loops_around(outer.f_code.co_filename, outer.f_lineno)
         if around:
             loop = next((loop for loop in reversed(around) if loop.steps), around[-1])
             return (outer.f_code.co_filename, loop), _position(outer, loop)
@@ -179,12 +179,8 @@ def _position(frame: FrameType, loop: Loop) -> tuple[Any, ...]:
     position: list[Any] = []
     for depth, outer in enumerate(user_frames(frame)):
         line = loop.first_line if depth == 0 else outer.f_lineno
-        around = [
-            other
-            for other in loops_of(outer.f_code.co_filename)
-            if other.holds(line) and not (depth == 0 and other == loop)
-        ]
-        names = [name for other in around for name in other.names]
+        around = loops_around(outer.f_code.co_filename, line)
+        names = [name for other in around if depth or other != loop for name in other.names]
         if outer.f_code.co_name in ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"):
             names = list(outer.f_code.co_varnames)
         position += [outer.f_code.co_name, 0 if depth == 0 else line, *_values(outer, names)]
@@ -200,6 +196,12 @@ def _values(frame: FrameType, names: list[str]) -> list[_Primitive]:
     if is_snapshot:
         variables.clear()  # it would keep the user's tensors alive
     return [value if isinstance(value, int | str | float) else id(value) for value in values]
+
+
+@lru_cache(maxsize=4096)
+def loops_around(file: str, line: int) -> tuple[Loop, ...]:
+    """The loops that a line is in, outer ones first."""
+    return tuple(loop for loop in loops_of(file) if loop.holds(line))
 
 
 @lru_cache(maxsize=256)

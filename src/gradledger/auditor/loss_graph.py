@@ -78,12 +78,13 @@ class Reading:
         return None if self.factors is None else math.prod(factor.value for factor in self.factors)
 
 
-def read_loss(loss: Any, gradient: Any = None) -> Reading:
+def read_loss(loss: Any, gradient: Any = None, *, scaled: bool = True) -> Reading:
     """Read a loss's graph.
 
     Args:
         loss: The tensor that backward starts from.
         gradient: What backward was given to start with: a factor where it is a number.
+        scaled: A gradient scaler has been used, so that its mark may be met.
     """
     reading = Reading()
     if gradient is not None:
@@ -91,16 +92,16 @@ def read_loss(loss: Any, gradient: Any = None) -> Reading:
     node = getattr(loss, "grad_fn", None)
     if node is None or loss.numel() != 1:
         return Reading(factors=None)
-    return _read(node, reading)
+    return _read(node, reading, scaled)
 
 
-def _read(node: Any, reading: Reading, depth: int = 0) -> Reading:
+def _read(node: Any, reading: Reading, scaled: bool, depth: int = 0) -> Reading:
     while depth < _MAX_DEPTH and node is not None:
         depth += 1
         name = node.name()
         paths = [path for path, _ in node.next_functions]
         open_paths = [path for path in paths if path is not None]
-        if SCALER_MARK in node.metadata:
+        if scaled and SCALER_MARK in node.metadata:
             reading.scaled_by_scaler = True
         elif name.startswith(("MulBackward", "DivBackward")):
             if len(open_paths) != 1 or (name.startswith("Div") and paths[0] is None):
@@ -108,7 +109,7 @@ def _read(node: Any, reading: Reading, depth: int = 0) -> Reading:
             reading.multiply(_operand(node, paths, is_division=name.startswith("Div")))
         elif name.startswith(("AddBackward", "SubBackward")):
             if len(open_paths) > 1:
-                return _read_terms(open_paths, reading, depth)
+                return _read_terms(open_paths, reading, scaled, depth)
         elif name not in _PASS_THROUGH and not _is_reduction_of_one(node, name):
             return _read_reduction(node, name, reading)
         node = open_paths[0] if open_paths else None
@@ -201,9 +202,9 @@ def _is_whole_share(factor: Factor) -> bool:
     return factor.is_division and 0 < value <= 0.5 and math.isclose(1 / value, round(1 / value), rel_tol=1e-6)
 
 
-def _read_terms(paths: list[Any], reading: Reading, depth: int) -> Reading:
+def _read_terms(paths: list[Any], reading: Reading, scaled: bool, depth: int) -> Reading:
     """A sum of several losses: what they have in common is known of the whole."""
-    terms = [_read(path, Reading(), depth) for path in paths]
+    terms = [_read(path, Reading(), scaled, depth) for path in paths]
     reading.scaled_by_scaler = reading.scaled_by_scaler or any(term.scaled_by_scaler for term in terms)
     reading.coupled = any(term.coupled for term in terms)
     means = [term for term in terms if term.reduction == "mean"]

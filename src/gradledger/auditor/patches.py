@@ -267,11 +267,14 @@ def _clip_value(patches: Patches, original: Any) -> Any:
     return clip
 
 
-def _scaler_scale(_patches: Patches, original: Any) -> Any:
+def _scaler_scale(patches: Patches, original: Any) -> Any:
+    recorder = patches.recorder
+
     @functools.wraps(original)
     def scale(self: Any, outputs: Any) -> Any:
         result = original(self, outputs)
         if self._enabled:
+            recorder.scaler_used = True
             for tensor in [result] if isinstance(result, torch.Tensor) else result:
                 node: Any = getattr(tensor, "grad_fn", None)
                 if node is not None:

@@ -126,6 +126,7 @@ class Recorder:
         self.schedulers: weakref.WeakKeyDictionary[Any, Location | None] = weakref.WeakKeyDictionary()
         self.backward_threads: set[int] = set()
         self.scaler_accounts: dict[int, dict[str, Account]] = {}
+        self.scaler_used = False
         self.on_sharded: Callable[[], None] | None = None
         self._lock = threading.RLock()
         self._by_optimizer: dict[int, tuple[weakref.ref[Any], Account]] = {}
@@ -200,7 +201,10 @@ class Recorder:
 
     def add(self, account: Account, entry: Entry) -> None:
         """Append an entry with the account's counters."""
-        entry = replace(entry, account=account.key, micro_batch=account.num_micro_batches, update=account.num_updates)
+        # The entry is this call's own, so its counters are set in place: `replace` would build it a second time.
+        object.__setattr__(entry, "account", account.key)
+        object.__setattr__(entry, "micro_batch", account.num_micro_batches)
+        object.__setattr__(entry, "update", account.num_updates)
         account.is_used = True
         self.entries.append(entry)
 
@@ -378,7 +382,7 @@ class Recorder:
         with self._lock:
             self.num_calls += 1
             number = self.num_calls
-        reading = read_loss(losses[0], gradient) if len(losses) == 1 else Reading(factors=None)
+        reading = read_loss(losses[0], gradient, scaled=self.scaler_used) if len(losses) == 1 else Reading(factors=None)
         roots = [node for loss in losses if (node := getattr(loss, "grad_fn", None)) is not None]
         reuses = retained_call(roots) if self.retained_pending else None
         if retained:
@@ -419,6 +423,7 @@ class Recorder:
 
     def _close_call(self, account: Account, call: _Call) -> None:
         """Record the call with an account that received gradients from it."""
+        before = account.identities
         changed = account.look()
         account.changes = {}
         kept = [account.positions[identity] for identity in call.sharded if identity in account.positions]
@@ -427,9 +432,14 @@ class Recorder:
         gradients = self.gradients
         if len(gradients) > _MAX_INDEX:
             gradients.clear()
-        dtype = None
+            for other in self.accounts.values():
+                self._index_gradients(other)
+        found = (account.parameters[position].grad for position in changed)
+        dtype = next((gradient.dtype for gradient in found if gradient is not None), None)
         emptied = False
         for position in changed:
+            if account.held[position] and before[position] == account.identities[position]:
+                continue  # added to in place, as in every micro-batch but a window's first
             gradient = account.parameters[position].grad
             if gradient is None:  # a hook used it and let it go
                 emptied = emptied or account.held[position]
@@ -437,7 +447,6 @@ class Recorder:
                 continue
             gradients[id(gradient)] = (account, position)
             account.held[position] = account.ever[position] = True
-            dtype = dtype or gradient.dtype
         for position in kept:  # gradients that FSDP keeps elsewhere until it reduces them
             account.held[position] = account.ever[position] = True
             dtype = dtype or account.parameters[position].dtype
