@@ -115,6 +115,8 @@ def _of_tensor(tensor: Tensor, name: str) -> Value:
         return scalar if tensor.reduction else scalar.like(reduction="mean", weight=4.0, assumed=True)
     if name in _TENSOR_VIEWS:
         return tensor
+    if name == "is_cuda":
+        return Unknown("is_cuda")
     if name in _TENSOR_PARTS:
         return External(f"torch.{name}")
     return Method(tensor, name)

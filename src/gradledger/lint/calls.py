@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING, Any
 
 from gradledger.lint import frameworks, losses, modules, natives, numbers, optimizers, readings
@@ -66,6 +67,8 @@ def call(machine: Machine, function: Value, args: Args, kwargs: Kwargs, node: as
         return optimizers.averager_method(machine, function, "update", args, kwargs, node)
     if isinstance(function, Context) and args:
         return args[0]
+    if isinstance(function, Tensor):
+        return foreign_result(machine, "tensor()", [function, *args])
     return Unknown()
 
 
@@ -244,21 +247,31 @@ def _result_of_unknown(machine: Machine, path: str, args: Args, kwargs: Kwargs) 
 
 def foreign_result(machine: Machine, path: str, values: list[Value]) -> Value:
     """What a function from elsewhere gives: it may depend on every model and tensor that went in."""
+    if _NO_TENSOR.search(path):
+        return Unknown(path)
     leaves: set[Leaf] = set()
     has_tensor = False
     for value in _flat(values):
         if isinstance(value, Tensor):
             has_tensor = True
             leaves |= value.leaves
-        elif not machine.no_grad and (
-            modules.is_module(value) or (isinstance(value, Unknown) and "model" in value.hint)
-        ):
+        elif not machine.no_grad and (modules.is_module(value) or _is_model(value)):
             leaves |= {leaf for leaf in modules.leaves_of(value) if leaf.requires_grad}
             has_tensor = True
     if has_tensor:
         machine.book.guessed = True
         return Tensor(None, frozenset(leaves), factors=None, is_batch=True, assumed=True, weight=4.0)
     return Unknown(path)
+
+
+def _is_model(value: Value) -> bool:
+    return isinstance(value, Unknown) and re.search(r"(^|_)(model|net|network)$", value.hint) is not None
+
+
+_NO_TENSOR = re.compile(
+    r"optim|sched|load|from_pretrained|from_config|scaler|dataset|(^|_)ema|config|logg|writer|meter|tracker|callback|hook|(^|\.)(get|build|make|create|setup|init)_",
+    re.I,
+)
 
 
 def _flat(values: Any) -> list[Value]:
@@ -273,12 +286,13 @@ def _flat(values: Any) -> list[Value]:
     return flat
 
 
+_GRADIENT_CALL = re.compile(
+    r"(zero_grad|optimi[sz]er_step|optim_step|backward|train_step|training_step|optimi[sz]e(_\w+)?)$", re.I
+)
+
+
 def _note_unseen(machine: Machine, path: str, args: Args, node: ast.AST) -> None:
     """A call into code that is not here, and may zero or step."""
-    flat = _flat(args)
-    words = path.lower()
-    if any(isinstance(arg, Optimizer) for arg in flat) or any(
-        word in words for word in ("zero_grad", "optimizer_step", "optim_step", "backward", "train_step", "optimize")
-    ):
+    if any(isinstance(arg, Optimizer) for arg in _flat(args)) or _GRADIENT_CALL.search(path):
         line = getattr(node, "lineno", 0)
         machine.book.unclear.append(f"line {line} calls {path}, which is not in the file and may step or zero")

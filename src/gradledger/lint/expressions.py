@@ -153,6 +153,8 @@ def path_of(value: Value) -> str:
     """How a value is named in the path of what is computed from it."""
     if isinstance(value, Unknown):
         return value.path
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value) if value in (-1, 0, 1) else "n"  # a counter must not make a new flag of each comparison
     if isinstance(value, NATIVE):
         return repr(value)[:40]
     return type(value).__name__.lower()

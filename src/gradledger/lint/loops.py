@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_PASSES = 40
 """A loop with more passes is shortened."""
 MAX_OUTER_PASSES = 6
-KEPT_OUTER_PASSES = 3
+"""A ``while`` around whole windows or passes is left after this many."""
 MAX_IDLE_PASSES = 400
 """A loop that touches no gradients may run this often, so that lists get built and counters counted."""
 
@@ -30,7 +30,7 @@ def run_for(machine: Machine, node: ast.For | ast.AsyncFor, scope: Scope, assign
     if not works and isinstance(iterable, Unknown):
         iterable = [Unknown(f"{iterable.path}[]", True, iterable.leaves)]
     long = sized(iterable)
-    if long is not None and long > (MAX_PASSES if works else MAX_IDLE_PASSES):
+    if long is not None and long > (MAX_PASSES if works or machine.no_grad else MAX_IDLE_PASSES):
         elements: Any = _shortened(machine, iterable, long, node)
     else:
         elements = machine.iterate(iterable, node)
@@ -97,7 +97,11 @@ def run_while(machine: Machine, node: ast.While, scope: Scope) -> None:
     """``while …: … else: …``."""
     works = machine.relevance.touches_gradients(node)
     limit = 4 * MAX_PASSES if works else MAX_IDLE_PASSES
+    depth = len(machine.loop_lines)
+    machine.deepest_backward = -1
     for count in range(limit + 1):
+        if machine.deepest_backward > depth + 1 and count >= MAX_OUTER_PASSES:
+            raise EndOfProgram
         value = machine.evaluate(node.test, scope)
         if isinstance(value, Unknown) and count >= machine.window * 2 + 1:
             break

@@ -91,10 +91,7 @@ def _len(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
 
 
 def _enumerate(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    source = args[0]
-    if isinstance(source, Unknown) and not source.varying:
-        source = loader_of(source)
-    return Numbered(source, kwargs.get("start", args[1] if len(args) > 1 else 0))
+    return Numbered(args[0], kwargs.get("start", args[1] if len(args) > 1 else 0))
 
 
 def _zip(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:

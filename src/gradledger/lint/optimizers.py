@@ -67,7 +67,7 @@ _HORIZONS = ("T_max", "total_steps", "num_training_steps", "total_iters")
 _OPTIMIZER_NAME = re.compile(r"optim|^opt$|^opt_|_opt$|opt[A-Z_]|^o[GD]$|solver$|^adam|^sgd$", re.I)
 _SCHEDULER_NAME = re.compile(r"sched|lr_s|^lrs$|warmup|annealer", re.I)
 _SCALER_NAME = re.compile(r"scaler", re.I)
-_AVERAGE_NAME = re.compile(r"(^|_)ema($|_)|^swa|averag", re.I)
+_AVERAGE_NAME = re.compile(r"(^|_)ema($|_)|^swa|averaged", re.I)
 
 
 def new_optimizer(machine: Machine, kind: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Optimizer:

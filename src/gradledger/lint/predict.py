@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from gradledger.ledger import Ledger
+from gradledger.ledger import EpochStart, Ledger
 from gradledger.lint import lightning
 from gradledger.lint.choices import Choices, alternatives
 from gradledger.lint.machine import (
@@ -20,7 +20,7 @@ from gradledger.lint.machine import (
     Raised,
     ReturnValue,
 )
-from gradledger.lint.numbers import ASSUMED_STEPS
+from gradledger.lint.numbers import ASSUMED_STEPS, named, number_for
 from gradledger.lint.readings import record_host_reads
 from gradledger.lint.scope import Scope
 from gradledger.lint.truth import Relevance
@@ -107,7 +107,7 @@ def _entry_points(tree: ast.Module, relevance: Relevance) -> list[_Target]:
     targets: list[_Target] = []
     for node in tree.body:
         for child in _definitions(node):
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and _trains(child):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and relevance.touches_gradients(child):
                 targets.append(_Target(child, None))
             elif isinstance(child, ast.ClassDef):
                 methods = [m for m in child.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -121,12 +121,6 @@ def _definitions(node: ast.stmt) -> list[ast.stmt]:
     if isinstance(node, ast.If | ast.Try):
         return [child for child in node.body if isinstance(child, ast.FunctionDef | ast.ClassDef)]
     return [node]
-
-
-def _trains(node: ast.AST) -> bool:
-    return any(
-        isinstance(child, ast.Attribute) and child.attr in ("backward", "step", "fit") for child in ast.walk(node)
-    )
 
 
 def _called(node: ast.AST) -> set[str]:
@@ -204,8 +198,8 @@ def _run_once(
     whole = True
     try:
         whole = _enter(machine, tree, target)
-    except (GaveUpError, RecursionError) as error:
-        reason = str(error) if isinstance(error, GaveUpError) else "it nests too deeply"
+    except Exception as error:  # a fault of the machine costs one entry point its analysis, never the whole run
+        reason = _why(error)
         _add(result.not_analysed, f"{name or 'the module'}: {reason}")
         return None
     finally:
@@ -217,6 +211,12 @@ def _run_once(
         name, machine.book.ledger(), dict(machine.choices.asked), set(machine.choices.varying), unclear, whole
     )
     return machine, prediction
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, GaveUpError):
+        return str(error)
+    return "it nests too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"
 
 
 def _add(reasons: list[str], reason: str) -> None:
@@ -252,13 +252,15 @@ def _quietly(machine: Machine, tree: ast.Module, scope: Scope) -> None:
 def _enter_function(machine: Machine, scope: Scope, target: _Target) -> None:
     if target.owner is None:
         function = scope.get(target.node.name)
-        if isinstance(function, Function | Native):
+        if isinstance(function, Function):
+            _call_as_epochs(machine, function, [], target.node)
+        elif isinstance(function, Native):
             machine.call(function, [], {}, target.node)
         return
     cls = scope.get(target.owner)
     if not isinstance(cls, Class):
         return
-    instance: Value = machine.call(cls, [], {}, target.node)
+    instance: Value = machine.call(cls, [], _arguments(cls.lookup("__init__")), target.node)
     method = cls.lookup(target.node.name)
     if not isinstance(method, Function) or not isinstance(instance, Instance):
         return
@@ -267,4 +269,30 @@ def _enter_function(machine: Machine, scope: Scope, target: _Target) -> None:
             lightning.fit(machine, instance, None, {}, target.node)
         return
     args = [] if "staticmethod" in method.wrappers else [instance]
-    machine.call(method, args, {}, target.node)
+    _call_as_epochs(machine, method, args, target.node)
+
+
+def _call_as_epochs(machine: Machine, function: Function, args: list[Value], node: ast.AST) -> None:
+    """Call a function; once more with the same arguments where it is one pass over the data, as its callers will."""
+    given = _arguments(function, num_given=len(args))
+    machine.call(function, args, given, node)
+    passes = sum(event.kind is EpochStart for event in machine.book.events)
+    if passes == 1 and all(optimizer.kind == "unknown" or args for optimizer in machine.book.optimizers):
+        machine.call(function, args, given, node)
+
+
+def _arguments(function: Value, num_given: int = 1) -> dict[str, Value]:
+    """Arguments for a function that is entered by itself: a default of None may be anything, and 1 step more."""
+    if not isinstance(function, Function):
+        return {}
+    arguments = function.node.args
+    names = [argument.arg for argument in [*arguments.posonlyargs, *arguments.args]][num_given:]
+    names += [argument.arg for argument in arguments.kwonlyargs]
+    given: dict[str, Value] = {name: named(name) for name in names if name not in function.defaults}
+    for name, default in function.defaults.items():
+        number = number_for(name)
+        if default is None:
+            given[name] = named(name)
+        elif default == 1 and number == ASSUMED_STEPS:
+            given[name] = number
+    return given

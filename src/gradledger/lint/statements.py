@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def named_after(value: Value, name: str) -> Value:
         number = number_for(name)
         if number is not None and value.role is None:
             return number
-        if value.path.endswith("()") and value.role is None:
+        if re.search(r"(\(\)|\.item\d*)$", value.path) and value.role is None:
             value.path = name
     return value
 
@@ -84,7 +85,7 @@ def unpacked(machine: Machine, value: Value, wanted: int, node: ast.AST) -> list
     """The elements of a value that is unpacked into ``wanted`` names."""
     if isinstance(value, Unknown):
         return [get_item(machine, value, index, node) for index in range(wanted)]
-    if isinstance(value, Tensor) and (value.is_batch or value.shape is None or value.shape[0] != wanted):
+    if isinstance(value, Tensor) and (value.is_batch or not value.shape or value.shape[0] != wanted):
         return [value.like() for _ in range(wanted)]
     values: list[Value] = []
     for element in machine.iterate(value, node):

@@ -78,6 +78,10 @@ def _call_torch(machine: Machine, name: str, last: str, args: Args, kwargs: Kwar
         return tensor_method(machine, args[0], last, args[1:], kwargs, node)
     if last in _SHAPED:
         return _made(args, kwargs)
+    if last == "data_parallel" and len(args) > 1:
+        return machine.call(args[0], [args[1]], {}, node)
+    if any(modules.is_module(value) for value in args):
+        machine.book.guessed = True
     if args and isinstance(args[0], list | tuple) and any(isinstance(a, Tensor) for a in args[0]):
         return Tensor(None, _leaves(args[0]))
     return Unknown(f"{name}()") if not args else _mixed(machine, args, name)
@@ -107,7 +111,8 @@ def _call_foreign(machine: Machine, name: str, last: str, args: Args, kwargs: Kw
         return Unknown(_instance_path(name, last))
     if ("loss" in last.lower() or "criterion" in last.lower()) and any(isinstance(v, Tensor) for v in values):
         return losses.unknown_loss(machine, args, kwargs)
-    if any(optimizers.is_optimizer_like(value) for value in args) and not _harmless(last):
+    in_loop = bool(machine.loop_lines)
+    if in_loop and any(optimizers.is_optimizer_like(value) for value in args) and not _harmless(name):
         machine.book.unclear.append(f"line {getattr(node, 'lineno', 0)} hands an optimizer to {name}, elsewhere")
     return foreign_result(machine, f"{name}()", values)
 
@@ -117,7 +122,22 @@ def _instance_path(name: str, last: str) -> str:
 
 
 def _harmless(name: str) -> bool:
-    return any(word in name.lower() for word in ("save", "load", "log", "print", "write", "checkpoint", "lr", "get"))
+    return any(
+        word in name.lower()
+        for word in (
+            "save",
+            "load",
+            "log",
+            "print",
+            "write",
+            "checkpoint",
+            "lr",
+            "get",
+            "learning_rate",
+            "sched",
+            "build",
+        )
+    )
 
 
 def _made(args: Args, kwargs: Kwargs) -> Value:
