@@ -87,6 +87,11 @@ class Book:
         self._close_sweep()
         return len(self.events)
 
+    @property
+    def num_steps(self) -> int:
+        """Steps so far."""
+        return sum(event.kind is Step for event in self.events)
+
     def frame_epoch(self, start: int) -> None:
         """A loop ended: where it held both backward passes and steps, and no epoch of its own, it was one."""
         kinds = {event.kind for event in self.events[start:]}

@@ -99,7 +99,8 @@ def call_function(machine: Machine, function: Function, args: Args, kwargs: Kwar
     if "no_grad" in function.wrappers:
         with machine.without_grad():
             return _run(machine, function.node.body, scope)
-    return _run(machine, function.node.body, scope)
+    own = optimizers.owned_by(args[0]) if args and function.name == "step" and function.owner is not None else None
+    return _run(machine, function.node.body, scope) if own is None else _own_step(machine, function, scope, own, node)
 
 
 def _run(machine: Machine, body: list[ast.stmt], scope: Scope) -> Value:
@@ -108,6 +109,15 @@ def _run(machine: Machine, body: list[ast.stmt], scope: Scope) -> Value:
     except ReturnValue as result:
         return result.value
     return None
+
+
+def _own_step(machine: Machine, function: Function, scope: Scope, own: Optimizer, node: ast.AST) -> Value:
+    """The step of an optimizer whose class is the file's own: whatever it does, it consumes the gradients."""
+    before = machine.book.num_steps
+    result = _run(machine, getattr(function.node, "body", []), scope)
+    if machine.book.num_steps == before:
+        optimizers.step(machine, own, node, scaler=False)
+    return result
 
 
 def _start_generator(machine: Machine, function: Function, scope: Scope) -> Value:

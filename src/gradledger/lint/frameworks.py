@@ -20,6 +20,8 @@ def call_external(machine: Machine, function: External, args: Args, kwargs: Kwar
     root, last = function.name.partition(".")[0], function.last
     if root == "accelerate":
         return accelerate.construct(machine, last, args, kwargs, node)
+    if root == "gradledger" and last == "Accumulator":
+        return Bag("gradledger.Accumulator")  # its windows balance by construction: nothing to predict
     if last == "Fabric":
         return Bag("fabric", {"device": Unknown("device"), "global_rank": 0, "world_size": 1, "is_global_zero": True})
     if last == "Trainer" and root in ("lightning", "pytorch_lightning"):
@@ -61,6 +63,8 @@ def bag_method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs
         return lightning.trainer_method(machine, bag, name, args, kwargs, node)
     if bag.kind == "hf.Trainer":
         return trainer.method(machine, bag, name, args, kwargs, node)
+    if bag.kind == "gradledger.Accumulator":
+        return [Bag("gradledger.Window")] if name == "windows" else Bag("gradledger.Window")
     if bag.kind == "parser":
         return _parser_method(bag, name, args, kwargs)
     if bag.kind == "namespace" and name == "__contains__":

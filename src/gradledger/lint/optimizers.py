@@ -15,6 +15,7 @@ from gradledger.lint.values import (
     MISSING,
     Averager,
     Function,
+    Instance,
     Leaf,
     Optimizer,
     Scaler,
@@ -144,6 +145,8 @@ def role_call(machine: Machine, function: Unknown, node: ast.Call, args: Args, k
         return scheduler_method(machine, scheduler_of(receiver), "step", args, kwargs, node)
     if isinstance(receiver.role, Scaler) or (_SCALER_NAME.search(owner) and name in _SCALER_METHODS):
         return scaler_method(machine, scaler_of(receiver), name, args, kwargs, node)
+    if name == "backward" and receiver.hint == "window":
+        return None  # a window of our own engine
     if name == "backward" and args:
         backward(machine, args[0], node)
         return None
@@ -245,7 +248,7 @@ def is_scheduler_name(name: str) -> bool:
 def new_scheduler(machine: Machine, kind: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Scheduler:
     """``torch.optim.lr_scheduler.Kind(optimizer, …)``."""
     given = [*args, *kwargs.values()]
-    optimizer = next((value for value in given if isinstance(value, Optimizer)), None)
+    optimizer = next((own for own in map(owned_by, given) if own is not None), None)
     if optimizer is None:
         unknown = next((v for v in given if isinstance(v, Unknown) and _OPTIMIZER_NAME.search(v.hint)), None)
         optimizer = None if unknown is None else optimizer_of(machine, unknown)
@@ -340,8 +343,9 @@ def _unscale(machine: Machine, scaler: Scaler, target: Optimizer, node: ast.AST,
 
 def _optimizer_in(machine: Machine, args: Args) -> Optimizer | None:
     for arg in args:
-        if isinstance(arg, Optimizer):
-            return arg
+        own = owned_by(arg)
+        if own is not None:
+            return own
         if isinstance(arg, Unknown) and _OPTIMIZER_NAME.search(arg.hint):
             return optimizer_of(machine, arg)
     return optimizer_of(machine, args[0]) if args and isinstance(args[0], Unknown) else None
@@ -375,6 +379,13 @@ def averager_method(
     return None
 
 
+def owned_by(value: Value) -> Optimizer | None:
+    """The optimizer that a value is, also where its class is the file's own."""
+    if isinstance(value, Instance):
+        value = value.attributes.get("__optimizer__")
+    return value if isinstance(value, Optimizer) else None
+
+
 def is_optimizer_like(value: Value) -> bool:
     """Does it stand for an optimizer?"""
-    return isinstance(value, Optimizer) or (isinstance(value, Unknown) and bool(_OPTIMIZER_NAME.search(value.hint)))
+    return owned_by(value) is not None or (isinstance(value, Unknown) and bool(_OPTIMIZER_NAME.search(value.hint)))
