@@ -61,7 +61,7 @@ class Summary:
     location: Location | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Account:
     """The gradients of one optimizer's parameters.
 
@@ -91,6 +91,7 @@ class Account:
     is_sharded: bool = False
     is_used: bool = False
     left_loop: bool = False
+    by_engine: bool = False
 
     def refresh(self) -> bool:
         """Take in parameters that were added to the optimizer; whether there were any."""

@@ -6,11 +6,12 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator
-from types import CodeType, FrameType
+from types import FrameType
 
 from gradledger.ledger import Location
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_ENGINE = os.path.join(_PACKAGE, "engine") + os.sep
 _LIBRARY_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _INTERACTIVE = ("<stdin>", "<ipython-input", "<doctest")
 
@@ -58,6 +59,11 @@ def user_location() -> Location | None:
     return location_of(user_frame(2))
 
 
-def line_of_code(code: CodeType) -> Location:
-    """Where a function begins."""
-    return Location(code.co_filename, code.co_firstlineno)
+def inside_engine() -> bool:
+    """Gradledger's own engine is at work: what it zeroes inside a window, it gives up on purpose."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and not is_user_file(frame.f_code.co_filename):
+        if frame.f_code.co_filename.startswith(_ENGINE):
+            return True
+        frame = frame.f_back
+    return False

@@ -15,7 +15,7 @@ import torch
 
 from gradledger.auditor.account import Account, Change, ChangeKind, Summary
 from gradledger.auditor.epochs import EpochWatch
-from gradledger.auditor.locations import location_of, user_frame, user_location
+from gradledger.auditor.locations import inside_engine, location_of, user_frame, user_location
 from gradledger.auditor.loss_graph import Reading, read_loss
 from gradledger.auditor.survey import mark_retained, retained_call, survey
 from gradledger.ledger import (
@@ -176,6 +176,9 @@ class Recorder:
             owners = [pair for pair in self.owners.pop(identity, []) if pair[0] is not account]
             if owners:
                 self.owners[identity] = owners
+        for index in (self.gradients, self.aliases):
+            for identity in [key for key, known in index.items() if any(part is account for part in known)]:
+                del index[identity]
         account.close()
 
     def _index(self, account: Account) -> None:
@@ -228,7 +231,13 @@ class Recorder:
     def _add_zero(self, account: Account, summary: Summary) -> None:
         partial = account.holds_gradient and not summary.adjusted
         # It is noticed late, when the program may be in another loop: what held when it was done was kept.
-        self.zeroed(account, location=summary.location, partial=partial, left_loop=account.left_loop)
+        self.zeroed(
+            account,
+            location=summary.location,
+            partial=partial,
+            left_loop=account.left_loop,
+            by_engine=account.by_engine,
+        )
 
     def _settle_aliases(self, account: Account) -> None:
         """Changes made through ``.data``, which has a version counter of its own."""
@@ -243,12 +252,19 @@ class Recorder:
             del self.aliases[key]
 
     def zeroed(
-        self, account: Account, *, location: Location | None, partial: bool, left_loop: bool | None = None
+        self,
+        account: Account,
+        *,
+        location: Location | None,
+        partial: bool,
+        left_loop: bool | None = None,
+        by_engine: bool = False,
     ) -> None:
         """Record a zeroing; inside a step it belongs after the step, inside a closure it is on purpose."""
         running = next((step for step in reversed(self.local.steps) if step.account is account), None)
         is_open = bool(account.lines_of_micro_batch)
-        void = bool(running and running.has_closure) or (is_open and account.weights_changed())
+        given_up = by_engine or account.weights_changed()
+        void = bool(running and running.has_closure) or (is_open and given_up)
         entry = Zero(location=location, partial=partial, void=void)
         if running is not None and not running.has_closure and not partial:
             running.zeros.append(replace(entry, void=False))
@@ -266,6 +282,7 @@ class Recorder:
         for account in accounts:
             self.settle(account)
         location = user_location()
+        by_engine = inside_engine()
         with self.quietly():
             yield
         zeroed = {id(parameter) for parameter in parameters}
@@ -276,7 +293,7 @@ class Recorder:
                 account.held[i] = False
             account.look()
             if had or len(touched) == len(account.parameters):
-                self.zeroed(account, location=location, partial=account.holds_gradient)
+                self.zeroed(account, location=location, partial=account.holds_gradient, by_engine=by_engine)
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
@@ -334,6 +351,7 @@ class Recorder:
         if account.changes:
             return None
         account.left_loop = self.epochs.has_left_loop(account)
+        account.by_engine = inside_engine()
         return user_location()
 
     def _index_gradients(self, account: Account) -> None:
