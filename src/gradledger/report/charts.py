@@ -292,7 +292,7 @@ def _fall(run: Run) -> str:
     first, last = ends_of(run.column("loss"))
     if first is None or last is None:
         return "No loss was recorded."
-    change = f" ({percent(last / first - 1).replace('-', '−')})" if first > 0 else ""
+    change = f" ({percent(last / first - 1).replace('-', '−')})" if 0 < last < first else ""
     verb = "fell" if last < first else "rose" if last > first else "stayed"
     return (
         f"Training loss {verb} from {number(first)} to {number(last)}{change} over {count(len(run.updates), 'update')}."
