@@ -99,6 +99,17 @@ def test_epochs_are_marked_with_their_length():
     assert [(mark.epoch, mark.num_micro_batches) for mark in marks] == [(0, 3), (1, None)]
 
 
+def test_a_loader_over_a_stream_has_no_length():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(numbered(3))
+
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=None)
+    accumulator = make()
+    assert passes(accumulator, [loader], steps=2) == [[[0, 1], [2]]]
+    assert next(iter(accumulator.ledger)).num_micro_batches is None
+
+
 def test_micro_batches_are_moved_to_the_device():
     model = nn.Linear(1, 1, device="meta")
     accumulator = Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1), device="meta")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +23,7 @@ from gradledger.engine.closing import (
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
 from gradledger.engine.fitting import Size, Sizes, run_fitted
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
+from gradledger.engine.horizon import known_length
 from gradledger.engine.lengths import (
     ByTokens,
     Lengths,
@@ -449,7 +450,7 @@ class Accumulator:
         repartition: Repartition | None = None,
     ) -> Iterator[Window]:
         epoch = self._num_epochs
-        num_micro_batches = len(loader) if isinstance(loader, Sized) else None
+        num_micro_batches = known_length(loader)
         self.ledger.append(EpochStart(**self._place(), epoch=epoch, num_micro_batches=num_micro_batches))
         for micro_batches in group(loader, next_filling, tail, self._carried):
             if repartition is None:

@@ -45,12 +45,18 @@ def num_updates(loader: Sized | int, *, steps: Steps, epochs: int = 1, tail: Tai
 def _length(loader: Sized | int) -> int:
     if isinstance(loader, bool) or (isinstance(loader, int) and loader < 0):
         raise UserError(f"{loader=} must be a number of micro-batches, at least 0")
-    if isinstance(loader, int):
-        return loader
-    try:
-        return len(loader)
-    except TypeError:
+    length = loader if isinstance(loader, int) else known_length(loader)
+    if length is None:
         raise UserError(
             f"a loader of type {type(loader).__name__} has no length, so its updates cannot be counted ahead: "
             "give the number of micro-batches instead"
-        ) from None
+        )
+    return length
+
+
+def known_length(loader: object) -> int | None:
+    """The number of micro-batches in a pass, or None: a DataLoader over a stream has a ``__len__`` that raises."""
+    try:
+        return len(loader)  # type: ignore[arg-type]  # what has no length says so here
+    except (TypeError, NotImplementedError):
+        return None

@@ -315,6 +315,8 @@ def scaler_method(machine: Machine, scaler: Scaler, name: str, args: Args, kwarg
             return Tensor(None, value.leaves, factors=None, scaler=scaler)
         return value
     target = _optimizer_in(machine, args)
+    if name in ("step", "unscale_") and args and target is None:
+        machine.book.unclear.append(f"{name} of an optimizer that the source does not show")
     if name == "step" and target is not None:
         _unscale(machine, scaler, target, node)
         scaler.stepped.append(target)
