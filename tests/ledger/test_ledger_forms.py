@@ -106,6 +106,9 @@ def test_a_last_line_cut_short_is_left_out(tmp_path):
         ('{"ledger": 1}\n{"kind": "Zero", "void": 3}\n', "line 2: Zero: 3 is not true or false"),
         ('{"ledger": 1}\n{"kind": "Zero", "update": true}\n', "line 2: Zero: True is not a whole number"),
         ('{"ledger": 1}\n{"kind": "Backward", "loss": "many"}\n', "line 2: Backward: 'many' is not a number"),
+        ('{"ledger": 1}\n{"kind": "Zero", "update": null}\n', "line 2: Zero: None is not a whole number"),
+        ('{"ledger": 1}\n{"kind": "Backward", "reduction": "max"}\n', "'max' is not one of mean, sum"),
+        ('{"ledger": 1}\n{"kind": "Backward", "loss": 1' + "0" * 400 + "}\n", "line 2: Backward: int too large"),
         ('{"ledger": 1}\n{"kind": "Zero", "location": 3}\n', r"line 2: Zero: 3 is not a location \[file, line\]"),
     ],
 )

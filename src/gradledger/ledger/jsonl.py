@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 from gradledger.ledger.book import Ledger
-from gradledger.ledger.entries import KINDS, Entry, Location
+from gradledger.ledger.entries import KINDS, Entry, Location, Reduction
 
 FORMAT_VERSION = 1
 
@@ -58,7 +58,7 @@ def entry_from_json(line: str) -> Entry:
         raise ValueError(f"{kind_name} has no field {sorted(unknown)[0]!r}: its fields are {', '.join(readers)}")
     try:
         return KINDS[kind_name](**{name: readers[name](value) for name, value in record.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{kind_name}: {error}") from None
 
 
@@ -113,36 +113,28 @@ def _check_header(path: Path, line: str) -> None:
 
 
 def _expect(value: Any, types: type | tuple[type, ...], what: str) -> Any:
-    if value is None or (isinstance(value, types) and not (isinstance(value, bool) and bool not in _as_tuple(types))):
-        return value
-    raise TypeError(f"{value!r} is not {what}")
+    is_stray_bool = isinstance(value, bool) and types is not bool
+    if is_stray_bool or not isinstance(value, types):
+        raise TypeError(f"{value!r} is not {what}")
+    return value
 
 
-def _as_tuple(types: type | tuple[type, ...]) -> tuple[type, ...]:
-    return types if isinstance(types, tuple) else (types,)
+def _expect_one_of(value: Any, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise TypeError(f"{value!r} is not one of {', '.join(choices)}")
+    return value
 
 
-def _read_float(value: Any) -> float | None:
-    if isinstance(value, str):
-        if value not in ("nan", "inf", "-inf"):
-            raise TypeError(f"{value!r} is not a number")
+def _read_float(value: Any) -> float:
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
-    value = _expect(value, (int, float), "a number")
-    return None if value is None else float(value)
+    return float(_expect(value, (int, float), "a number"))
 
 
-def _read_location(value: Any) -> Location | None:
-    if value is None:
-        return None
+def _read_location(value: Any) -> Location:
     if not (isinstance(value, list) and len(value) == 2):
         raise TypeError(f"{value!r} is not a location [file, line]")
     return Location(_expect(value[0], str, "a file name"), _expect(value[1], int, "a line number"))
-
-
-def _read_floats(value: Any) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    return tuple(_read_float(factor) or 0.0 for factor in _expect(value, list, "a list of numbers"))
 
 
 _READERS: dict[str, Any] = {
@@ -150,17 +142,24 @@ _READERS: dict[str, Any] = {
     "int": lambda value: _expect(value, int, "a whole number"),
     "bool": lambda value: _expect(value, bool, "true or false"),
     "float": _read_float,
-    "tuple[float, ...]": _read_floats,
+    "tuple[float, ...]": lambda value: tuple(map(_read_float, _expect(value, list, "a list of numbers"))),
     "Location": _read_location,
-    "Reduction": lambda value: _expect(value, str, "a reduction"),
-    "Literal['norm', 'value']": lambda value: _expect(value, str, "norm or value"),
+    "Reduction": lambda value: _expect_one_of(value, get_args(Reduction)),
+    "Literal['norm', 'value']": lambda value: _expect_one_of(value, ("norm", "value")),
 }
+
+
+def _reader(annotation: str) -> Any:
+    """How a field is read back, by its annotation."""
+    read = _READERS[annotation.removesuffix(" | None")]
+    if not annotation.endswith(" | None"):
+        return read
+    return lambda value: None if value is None else read(value)
+
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     name: {field.name: field.default for field in fields(kind)} for name, kind in KINDS.items()
 }
 _FIELD_READERS: dict[str, dict[str, Any]] = {
-    name: {field.name: _READERS[str(field.type).removesuffix(" | None")] for field in fields(kind)}
-    for name, kind in KINDS.items()
+    name: {field.name: _reader(str(field.type)) for field in fields(kind)} for name, kind in KINDS.items()
 }
-"""How each field of a kind is read back, by its annotation."""
