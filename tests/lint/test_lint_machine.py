@@ -324,3 +324,20 @@ def test_a_fault_of_the_machine_costs_one_entry_point_its_analysis(monkeypatch):
     monkeypatch.setattr("gradledger.lint.machine.Machine.execute", fail)
     report = lint_text((HEAD + "model(1).backward()\n").encode(), "train.py")
     assert report.not_analysed == ["train.py: not analysed: the module: KeyError: 'fault'"]
+
+
+BROKEN_OFF = """
+from elsewhere import loader
+for i, x in enumerate(loader):
+    (model(x).mean() / 3).backward()
+    if (i + 1) % 3 == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+    if i == 4:
+        break
+"""
+
+
+def test_a_pass_of_unknown_length_that_is_broken_off_says_nothing_of_the_tail():
+    assert found(HEAD + BROKEN_OFF) == []
+    assert found((HEAD + BROKEN_OFF).replace("if i == 4", "if i == 400")) == [(12, "dropped-tail")]

@@ -14,6 +14,7 @@ from gradledger.lint.values import (
     MISSING,
     Bag,
     Dataset,
+    External,
     Instance,
     Iterator,
     Leaf,
@@ -42,6 +43,13 @@ def sized(value: Value) -> int | None:
     if isinstance(value, Tensor):
         return value.rows
     return None
+
+
+def is_loader(value: Value) -> bool:
+    """Does iterating it go through a loader?"""
+    if isinstance(value, Numbered):
+        return is_loader(value.source)
+    return isinstance(value, Loader | Unknown | External)
 
 
 class Numbered:
@@ -87,6 +95,8 @@ def iterate(machine: Machine, value: Value, node: ast.AST) -> PyIterator[Value]:
         return (Tensor(leaves=frozenset({value})) for _ in range(4))
     if isinstance(value, Bag):
         return iter([])
+    if isinstance(value, External):
+        value = Unknown(value.name)
     if isinstance(value, Unknown):
         return _iterate_unknown(machine, value, node)
     return iter([])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gradledger.ledger import EpochEnd, EpochStart
-from gradledger.lint.iteration import sized
+from gradledger.lint.iteration import is_loader, sized
 from gradledger.lint.machine import BreakLoop, ContinueLoop, EndOfProgram
 from gradledger.lint.scope import Scope
 from gradledger.lint.values import Loader, Unknown, Value
@@ -36,6 +36,8 @@ def run_for(machine: Machine, node: ast.For | ast.AsyncFor, scope: Scope, assign
         elements = machine.iterate(iterable, node)
     start = machine.book.mark()
     finished = _run_passes(machine, node, scope, elements, assign, works)
+    if not finished and works and is_loader(iterable) and machine.assumed_length:
+        machine.left_early = True  # with assumed lengths, where a limit strikes says nothing
     if works:
         machine.book.frame_epoch(start)
     if finished:

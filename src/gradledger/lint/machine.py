@@ -84,6 +84,7 @@ class Machine:
         self.apex = Scaler()
         self.sync_flag = True
         self.assumed_length = False
+        self.left_early = False
         self.in_parallel = 0
         self.sharded: set[int] = set()
         self.host_reads: dict[ast.AST, set[int]] = {}

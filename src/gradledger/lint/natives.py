@@ -83,6 +83,8 @@ def _len(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
         return len(value.children)
     if isinstance(value, Numbered):
         return sized(value)
+    if isinstance(value, External):
+        value = Unknown(value.name)
     if isinstance(value, Unknown):
         if any(word in value.hint for word in ("load", "dl", "iter")):
             return 2 * machine.window + 1
@@ -100,6 +102,8 @@ def _zip(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
 
 def _iter(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     value = args[0]
+    if isinstance(value, External):
+        value = Unknown(value.name)
     if isinstance(value, Unknown):
         value = loader_of(value)
     if isinstance(value, LazyIterator | Iterator):

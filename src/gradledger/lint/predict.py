@@ -40,7 +40,8 @@ class Prediction:
         entry: The function that was entered; empty for the module itself.
         truths: The unknown flags and the truth that this run took for each.
         unclear: Why the ledger cannot be judged, where something happens out of sight.
-        whole: The run came to the program's end, so that what is open then stays open.
+        whole: The run came to the program's end through passes that were not broken off, so that what is open then
+            stays open.
     """
 
     entry: str
@@ -230,7 +231,7 @@ def _enter(machine: Machine, tree: ast.Module, target: _Target | None) -> bool:
     try:
         if target is None:
             machine.execute(tree.body, scope)
-            return True
+            return not machine.left_early
         scope.names["__name__"] = "module"
         _quietly(machine, tree, scope)
         _enter_function(machine, scope, target)
