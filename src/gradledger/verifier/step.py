@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from gradledger.errors import UserError
 from gradledger.verifier.diagnosis import Evidence, find_cause
 from gradledger.verifier.exact_type import in_exact_type, no_float64, precision_name, try_out, type_name
-from gradledger.verifier.judging import Gradients, in_one_column, judge, lower_type, relative_distance
+from gradledger.verifier.judging import Gradients, distance, in_one_column, judge, lower_type, relative_distance
 from gradledger.verifier.naming import Window, name_step_fault
 from gradledger.verifier.result import Cause, ParameterError, Verification
 from gradledger.verifier.sandbox import Sandbox, copy_of, copy_of_batch
@@ -26,6 +26,7 @@ StepFunction = Callable[[nn.Module, Optimizer, list[Any]], Any]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 _LEARNING_RATE = 0.1
+_ALL_ROUNDING = 0.1  # where the lower type is off by this much, nothing is left but rounding
 
 
 def verify_step(
@@ -228,13 +229,24 @@ def _judge(update: _Update, num_micro_batches: int, exact: torch.dtype) -> dict[
         )
         return in_one_column(judge(compared)) if is_exact else judge(compared)
 
+    idle = _idle(update, exact)
+
+    def moving(change: Gradient) -> Gradient:
+        return {name: value for name, value in change.items() if name not in idle}
+
     gradient = update.gradients[0] if update.gradients else {}
+    gradients = {dtype: step.gradient for dtype, step in update.expected.items()}
+    changes = {dtype: moving(step.change) for dtype, step in update.expected.items()}
     return {
-        "gradient of update": judged(gradient, {dtype: step.gradient for dtype, step in update.expected.items()}),
-        "parameters after update": judged(
-            update.change, {dtype: step.change for dtype, step in update.expected.items()}
-        ),
+        "gradient of update": judged(gradient, gradients),
+        "parameters after update": judged(moving(update.change), changes),
     }
+
+
+def _idle(update: _Update, exact: torch.dtype) -> set[str]:
+    """Parameters whose gradient is nothing but rounding: Adam divides it by its own size and makes full steps of it."""
+    lower, right = update.expected[lower_type(exact)].gradient, update.expected[exact].gradient
+    return {n for n, g in right.items() if distance(lower, right, n) > _ALL_ROUNDING * float(g.norm())}
 
 
 def _cause(
