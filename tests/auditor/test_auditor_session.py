@@ -341,3 +341,37 @@ def test_the_pytest_fixture_fails_a_test_on_findings(pytester):
     result = pytester.runpytest_inprocess("-p", "gradledger.pytest_plugin", "-p", "no:randomly")
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(["*error GL101 stale-gradient*", "*assert 1 == 2*"])
+
+
+def test_an_optimizer_made_anew_keeps_the_account():
+    model, optimizer = small()
+    with gradledger.audit() as auditor:
+        model(X).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+        gc.collect()
+        model(X).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert auditor.ledger.text() == "B S Z B S Z"
+
+
+def test_terms_fed_with_the_same_data_are_one_micro_batch():
+    trunk, heads = nn.Linear(3, 4), nn.ModuleList([nn.Linear(4, 1) for _ in range(3)])
+    optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.1)
+    with gradledger.audit() as auditor:
+        for x in torch.randn(4, 6, 3):
+            for head in heads:
+                head(trunk(x)).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert [entry.micro_batch for entry in auditor.ledger if entry.letter == "S"] == [1, 2, 3, 4]
+    assert auditor.findings == []
+    with gradledger.audit() as auditor:
+        for i, x in enumerate(torch.randn(8, 6, 3)):
+            heads[0](trunk(x)).mean().backward()
+            if i % 4 == 3:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert "unnormalized-loss" in [finding.rule for finding in auditor.findings]

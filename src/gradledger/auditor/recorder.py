@@ -17,7 +17,7 @@ from gradledger.auditor.account import Account, Change, ChangeKind, Summary
 from gradledger.auditor.epochs import EpochWatch
 from gradledger.auditor.locations import inside_engine, location_of, user_frame, user_location
 from gradledger.auditor.loss_graph import Reading, read_loss
-from gradledger.auditor.survey import mark_retained, retained_call, survey
+from gradledger.auditor.survey import Survey, mark_retained, retained_call, survey
 from gradledger.ledger import (
     DEFAULT_ACCOUNT,
     Adjust,
@@ -121,6 +121,8 @@ class Recorder:
         self.num_calls = 0
         self.num_surveys: dict[Location | None, int] = {}
         self.surveys: dict[Location | None, _Surveyed] = {}
+        self.last_surveys: dict[Location | None, Survey] = {}
+        self.lines_of_terms: set[Location | None] = set()
         self.retained_pending = False
         self.synced_modules: weakref.WeakKeyDictionary[Any, tuple[bool, frozenset[int]]] = weakref.WeakKeyDictionary()
         self.schedulers: weakref.WeakKeyDictionary[Any, Location | None] = weakref.WeakKeyDictionary()
@@ -144,8 +146,24 @@ class Recorder:
         if not getattr(optimizer, "param_groups", None):
             return None
         account = self._shared_account(optimizer) or self._open_account(optimizer)
-        self._by_optimizer[id(optimizer)] = (weakref.ref(optimizer), account)
+        identity = id(optimizer)
+        reference = weakref.ref(optimizer, lambda gone: self._optimizer_gone(identity, gone))
+        self._by_optimizer[identity] = (reference, account)
+        account.optimizer = reference
         return account
+
+    def _optimizer_gone(self, identity: int, reference: weakref.ref[Any]) -> None:
+        """An optimizer was destroyed: its account is closed where no other optimizer has it."""
+        known = self._by_optimizer.get(identity)
+        if known is None or known[0] is not reference:
+            return
+        del self._by_optimizer[identity]
+        account = known[1]
+        others = [other for other, its_account in self._by_optimizer.values() if its_account is account]
+        if others:
+            account.optimizer = others[-1]
+        else:
+            self._close_account(account)
 
     def meet_living_optimizers(self) -> None:
         """Open accounts for the optimizers that were made before the audit, as in a notebook."""
@@ -162,16 +180,14 @@ class Recorder:
 
     def _open_account(self, optimizer: Any) -> Account:
         key = f"account {len(self.accounts)}"
-        reference = weakref.ref(optimizer, lambda _: self._close_account(key))
-        account = Account(key, _assigned_name(key), reference, thread=threading.get_ident())
+        account = Account(key, _assigned_name(key), weakref.ref(optimizer), thread=threading.get_ident())
         account.refresh()
         self.accounts[key] = account
         self._index(account)
         return account
 
-    def _close_account(self, key: str) -> None:
-        """The optimizer is gone: let go of its parameters."""
-        account = self.accounts[key]
+    def _close_account(self, account: Account) -> None:
+        """Let go of the parameters."""
         for identity in account.positions:
             owners = [pair for pair in self.owners.pop(identity, []) if pair[0] is not account]
             if owners:
@@ -420,6 +436,10 @@ class Recorder:
             num_unowned = sum(identity not in self.owners for identity in found.parameters)
             is_sharded = any(account.is_sharded for account in self.accounts.values())
             surveyed = _Surveyed(None if is_sharded else num_unowned, found.batch_norm)
+            before = self.last_surveys.get(location)
+            if before is not None and found.same_data_as(before):
+                self.lines_of_terms.add(location)
+            self.last_surveys[location] = found
         self.surveys[location] = surveyed
         return surveyed
 
@@ -475,9 +495,10 @@ class Recorder:
 
     def _add_backward(self, account: Account, call: _Call, dtype: torch.dtype) -> None:
         call.recorded.add(account.key)
-        same_graph = call.reuses is not None
+        # Another term of the same micro-batch: through the same graph, or fed with the same data.
+        is_term = call.reuses is not None or call.location in self.lines_of_terms
         lines = account.lines_of_micro_batch
-        if not lines or (call.location in lines and not same_graph):
+        if not lines or (call.location in lines and not is_term):
             account.num_micro_batches += 1
             lines.clear()
         lines.add(call.location)
@@ -711,6 +732,7 @@ class Recorder:
         self.gradients.clear()
         self.aliases.clear()
         self._by_optimizer.clear()
+        self.last_surveys.clear()
 
     def ledger(self) -> Ledger:
         """What was recorded so far, accounts by their names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,14 @@ from typing import Any
 import torch
 
 _MAX_NODES = 20_000
+_INPUT_OF = {
+    "AddmmBackward0": "_saved_mat1",
+    "ConvolutionBackward0": "_saved_input",
+    "EmbeddingBackward0": "_saved_indices",
+    "LinearBackward0": "_saved_input",
+    "MmBackward0": "_saved_self",
+}
+"""Where layers keep what they were fed with."""
 RETAINED_MARK = "gradledger.retained"
 """Key in a node's metadata: the number of the backward call that kept this graph."""
 
@@ -20,16 +29,27 @@ class Survey:
     Args:
         parameters: Identities of the parameters that would receive a gradient.
         batch_norm: Batch normalisation in training mode is part of it.
+        inputs: The data that its layers were fed with: a tensor, held weakly, and which part of it.
     """
 
     parameters: frozenset[int]
     batch_norm: bool
+    inputs: tuple[tuple[weakref.ref[Any], int, int], ...]
+
+    def same_data_as(self, other: Survey) -> bool:
+        """Both were fed with the same tensors, all of them: two terms of one micro-batch."""
+        own, others = self._living(), other._living()
+        return bool(own) and own == others and len(own) == len(self.inputs) == len(other.inputs)
+
+    def _living(self) -> set[tuple[int, int, int]]:
+        return {(id(whole), start, size) for ref, start, size in self.inputs if (whole := ref()) is not None}
 
 
 def survey(roots: list[Any]) -> Survey | None:
     """Walk the graph; None where it is too large."""
     parameters: set[int] = set()
     batch_norm = False
+    inputs: dict[Any, tuple[weakref.ref[Any], int, int]] = {}
     for number, node in enumerate(nodes(roots)):
         if number > _MAX_NODES:
             return None
@@ -39,7 +59,13 @@ def survey(roots: list[Any]) -> Survey | None:
                 parameters.add(id(node.variable))
         elif "BatchNorm" in name:
             batch_norm = batch_norm or bool(getattr(node, "_saved_training", False))
-    return Survey(frozenset(parameters), batch_norm)
+        elif name in _INPUT_OF:
+            tensor = getattr(node, _INPUT_OF[name])
+            if tensor is not None and not tensor.requires_grad:
+                whole = tensor if tensor._base is None else tensor._base
+                part = tensor.storage_offset(), tensor.numel()
+                inputs[id(whole), *part] = (weakref.ref(whole), *part)
+    return Survey(frozenset(parameters), batch_norm, tuple(inputs.values()))
 
 
 def mark_retained(roots: list[Any], call: int) -> None:
