@@ -148,7 +148,7 @@ def run_fitted(
     accumulator = window._accumulator
     account = accumulator._account
     device = account.parameters[0].device
-    snapshot = Snapshot(accumulator.model, device)
+    snapshot = Snapshot(accumulator.model, device, only_torch=True)
     stage = Stage(window._micro_batches, accumulator._device)
     position = 0
     while position < len(pieces):

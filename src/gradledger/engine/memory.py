@@ -79,10 +79,11 @@ class Snapshot:
     Args:
         model: Its buffers are copied.
         device: The device whose generator the forwards use.
+        only_torch: Leave out Python's and NumPy's generators.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._generators = Generators([device])
+    def __init__(self, model: nn.Module, device: torch.device, *, only_torch: bool = False) -> None:
+        self._generators = Generators([device], only_torch=only_torch)
         self._history = BufferHistory(model)
         self._buffers = self._history.take()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,18 @@ LossFunction = Callable[[nn.Module, Any], Tensor]
 """``loss_fn(model, micro_batch)`` gives the mean loss of a micro-batch, a scalar."""
 
 
+_closure_kinds: WeakKeyDictionary[type[Optimizer], bool] = WeakKeyDictionary()
+
+
 def needs_closure(optimizer: Optimizer) -> bool:
     """Whether the optimizer's ``step`` cannot be called without a closure, as L-BFGS's."""
-    parameter = inspect.signature(type(optimizer).step).parameters.get("closure")
-    return parameter is not None and parameter.default is inspect.Parameter.empty
+    kind = type(optimizer)
+    known = _closure_kinds.get(kind)
+    if known is None:
+        parameter = inspect.signature(kind.step).parameters.get("closure")
+        known = parameter is not None and parameter.default is inspect.Parameter.empty
+        _closure_kinds[kind] = known
+    return known
 
 
 class Closure:

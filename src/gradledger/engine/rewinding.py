@@ -14,38 +14,33 @@ BufferValues = dict[str, Tensor]
 
 
 class Generators:
-    """The states of torch's, Python's and NumPy's random generators at the moment this is made.
+    """The states of torch's random generators, and of Python's and NumPy's, at the moment this is made.
 
     Args:
         devices: Devices whose generators are held beside the CPU's.
+        only_torch: Leave out Python's and NumPy's, which take 40 µs to copy.
     """
 
-    def __init__(self, devices: Iterable[torch.device]) -> None:
+    def __init__(self, devices: Iterable[torch.device], *, only_torch: bool = False) -> None:
         self._cpu = torch.get_rng_state()
         accelerators = {device for device in devices if device.type not in ("cpu", "meta")}
         self._accelerators = {each: torch.get_device_module(each).get_rng_state(each) for each in accelerators}
-        self._python = random.getstate()
-        self._numpy = numpy.random.get_state()
+        self._others = None if only_torch else (random.getstate(), numpy.random.get_state())
 
     def is_current(self) -> bool:
-        """Whether no random number was drawn since."""
+        """Whether no random number of torch's was drawn since."""
         states = [(torch.get_rng_state(), self._cpu)]
         states += [(torch.get_device_module(at).get_rng_state(at), state) for at, state in self._accelerators.items()]
-        (_, keys, *rest), (_, kept_keys, *kept_rest) = tuple(numpy.random.get_state()), tuple(self._numpy)
-        is_numpy_same = rest == kept_rest and numpy.array_equal(keys, kept_keys)
-        return (
-            all(torch.equal(present, state) for present, state in states)
-            and random.getstate() == self._python
-            and is_numpy_same
-        )
+        return all(torch.equal(present, state) for present, state in states)
 
     def restore(self) -> None:
         """Set the generators back to these states."""
         torch.set_rng_state(self._cpu)
         for device, state in self._accelerators.items():
             torch.get_device_module(device).set_rng_state(state, device)
-        random.setstate(self._python)
-        numpy.random.set_state(self._numpy)
+        if self._others is not None:
+            random.setstate(self._others[0])
+            numpy.random.set_state(self._others[1])
 
 
 class BufferHistory:

@@ -175,11 +175,11 @@ class _Reading:
     """
 
     def __init__(self, batch: Any) -> None:
-        as_fields = _Sizes(batch, tensors_are_samples=False)
-        as_samples = _Sizes(batch, tensors_are_samples=True)
-        chosen = as_fields if as_fields.agree or not as_samples.agree else as_samples
-        if not chosen.agree:
-            raise _unlike(chosen.sizes)
+        chosen = as_fields = _Sizes(batch, tensors_are_samples=False)
+        if not as_fields.agree:
+            chosen = _Sizes(batch, tensors_are_samples=True)
+            if not chosen.agree:
+                raise _unlike(as_fields.sizes)
         sizes = chosen.sizes or chosen.plain
         if not sizes or len(set(sizes.values())) > 1:
             raise UserError(

@@ -1,0 +1,87 @@
+"""Writes ``docs/benchmarks.md`` from ``benchmarks/results/*.json``: ``python benchmarks/table.py``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness import RESULTS
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+HEAD = """# Benchmarks
+
+Written by `python benchmarks/table.py` from `benchmarks/results/`. Each result is made by one command,
+`python benchmarks/NAME.py`, which runs the peers beside and prints the machine and the versions. Times are medians of
+ratios within rounds in which all contenders ran. With `--clock processor` the seconds that the processor gave to the
+run are counted, for machines that others use meanwhile.
+"""
+
+TITLES = {
+    "overhead": "Overhead per micro-batch, on a model of almost no work",
+    "epoch": "One epoch of the digits at an effective batch of 64",
+    "lengths": "A language model on samples of unlike length",
+}
+
+
+def ratio_table(name: str, result: dict[str, Any]) -> str:
+    rows = ["| | times the baseline's time | quartiles | times as fast |", "|---|---|---|---|"]
+    for contender, row in result["table"].items():
+        low, high = row["low_quartile"], row["high_quartile"]
+        rows.append(f"| {contender} | {row['ratio']:.3f} | {low:.3f}–{high:.3f} | {1 / row['ratio']:.2f} |")
+    return f"## {TITLES[name]}\n\n" + "\n".join(rows)
+
+
+def growth_table(result: dict[str, Any]) -> str:
+    lines = ["| effective batch | " + " | ".join(result["table"]) + " |", "|---" * (1 + len(result["table"])) + "|"]
+    for size in next(iter(result["table"].values())):
+        cells = [rows[size] for rows in result["table"].values()]
+        shown = (f"{cell['seconds'] * 1e3:.1f} ms, {cell['peak_bytes'] / 1e6:.2f} MB" for cell in cells)
+        lines.append(f"| {size} | " + " | ".join(shown) + " |")
+    over = result["peak_to_parameters_gradients_state_one_micro_batch"]
+    text = (
+        f"Time per sample at the largest is {result['time_per_sample_largest_to_second']:.2f} × that at 256, the peak "
+        f"{result['peak_largest_to_second']:.3f} ×. The peak is {over:.2f} × parameters + gradients + optimizer state "
+        f"+ one micro-batch, and {result['peak_to_hand_written']:.3f} × the hand-written loop's: from the second "
+        "micro-batch on, autograd makes each new gradient beside the one that it is added to."
+    )
+    micro_batch = result["micro_batch"]
+    return f"## Growth at a micro-batch of {micro_batch}: time and peak memory\n\n" + "\n".join(lines) + f"\n\n{text}"
+
+
+def recovery_table(result: dict[str, Any]) -> str:
+    lines = [
+        "| | updates lost | samples computed again | times the undisturbed run | Δ weights |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["table"].items():
+        cells = row["updates_lost"], row["samples_again"], f"{row['seconds_to_undisturbed']:.2f}"
+        lines.append(f"| {name} | {' | '.join(map(str, cells))} | {row['largest_weight_difference']:.1e} |")
+    title = "Out of memory at update 16 of 20 (Accelerate: `find_executable_batch_size`)"
+    return f"## {title}\n\n" + "\n".join(lines)
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return (
+        f"*{result['date']}, {result['num_cores']} × {result['processor']}, Python {result['python']}, {versions}; "
+        f"{result.get('clock', 'wall')} clock.*"
+    )
+
+
+def page() -> str:
+    sections = [HEAD.rstrip()]
+    for name in ("overhead", "epoch", "lengths", "growth", "recovery"):
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text(encoding="utf-8"))
+        special = {"growth": growth_table, "recovery": recovery_table}
+        body = special[name](result) if name in special else ratio_table(name, result)
+        sections += [body, machine_line(result)]
+    return "\n\n".join(sections) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
