@@ -67,7 +67,7 @@ def method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, no
     if name in ("autocast", "main_process_first", "local_main_process_first", "join_uneven_inputs", "profile"):
         return Context("null")
     if name in ("log", "print"):
-        from gradledger.lint.natives import show_all
+        from gradledger.lint.objects import show_all
 
         for value in args:
             show_all(machine, value)

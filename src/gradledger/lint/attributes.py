@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from gradledger.ledger import Adjust
-from gradledger.lint import modules, numbers, tensors
+from gradledger.lint import module_methods, modules, numbers, tensors
 from gradledger.lint.values import (
     MISSING,
     Bag,
@@ -143,7 +143,7 @@ def _of_module(module: Module, name: str) -> Value:
         return module.training
     if name == "module" and module.kind in modules.WRAPPERS:
         return module.children[0]
-    if name in modules.METHODS:
+    if name in module_methods.METHODS:
         return Method(module, name)
     if module.kind in modules.WRAPPERS and module.children:
         inner = module.children[0]
@@ -206,7 +206,7 @@ def _of_instance(machine: Machine, instance: Instance, name: str, node: ast.AST)
         return instance.attributes
     if name == "training":
         return instance.attributes.setdefault("training", True)
-    if modules.is_module(instance) and name in modules.METHODS:
+    if modules.is_module(instance) and name in module_methods.METHODS:
         return Method(instance, name)
     framework = machine.framework_attribute(instance, name)
     if framework is not MISSING:

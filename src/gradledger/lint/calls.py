@@ -6,7 +6,7 @@ import ast
 import re
 from typing import TYPE_CHECKING, Any
 
-from gradledger.lint import frameworks, losses, modules, natives, numbers, optimizers, readings
+from gradledger.lint import classes, frameworks, losses, module_methods, modules, numbers, objects, optimizers, readings
 from gradledger.lint.machine import ReturnValue
 from gradledger.lint.scope import Scope
 from gradledger.lint.tensor_methods import grad_method, tensor_method
@@ -94,7 +94,7 @@ def call_function(machine: Machine, function: Function, args: Args, kwargs: Kwar
     machine.executed.add(function.node)
     if isinstance(function.node, ast.Lambda):
         return machine.evaluate(function.node.body, scope)
-    if natives.is_generator(function.node):
+    if classes.is_generator(function.node):
         return _start_generator(machine, function, scope)
     if "no_grad" in function.wrappers:
         with machine.without_grad():
@@ -155,9 +155,9 @@ def bind(machine: Machine, function: Function, args: Args, kwargs: Kwargs, scope
 def instantiate(machine: Machine, cls: Class, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     """``Class(…)``."""
     instance = Instance(cls)
-    if natives.is_enum(cls):
+    if classes.is_enum(cls):
         return args[0] if args else Unknown(cls.name)
-    if natives.is_record(cls):
+    if classes.is_record(cls):
         return _record(machine, cls, instance, args, kwargs, node)
     init = cls.lookup("__init__")
     if isinstance(init, Function):
@@ -174,7 +174,7 @@ def _init_container(machine: Machine, instance: Instance, args: Args, node: ast.
 
 
 def _record(machine: Machine, cls: Class, instance: Instance, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    fields = natives.record_fields(cls)
+    fields = classes.record_fields(cls)
     values = dict(zip(fields, args, strict=False)) | kwargs
     for name in fields:
         if name in values:
@@ -211,12 +211,12 @@ def call_method(machine: Machine, receiver: Value, name: str, args: Args, kwargs
     if isinstance(receiver, Instance):
         return _instance_method(machine, receiver, name, args, kwargs, node)
     if isinstance(receiver, Module):
-        return modules.module_method(machine, receiver, name, args, kwargs, node)
+        return module_methods.module_method(machine, receiver, name, args, kwargs, node)
     if isinstance(receiver, Loader):
-        return natives.loader_method(machine, receiver, name, args, kwargs, node)
+        return objects.loader_method(machine, receiver, name, args, kwargs, node)
     if isinstance(receiver, Context):
-        return natives.context_method(machine, receiver, name, args, kwargs, node)
-    return natives.native_method(machine, receiver, name, args, kwargs, node)
+        return objects.context_method(machine, receiver, name, args, kwargs, node)
+    return objects.native_method(machine, receiver, name, args, kwargs, node)
 
 
 def _instance_method(
@@ -226,7 +226,7 @@ def _instance_method(
     if framework is not MISSING:
         return framework
     if modules.is_module(instance):
-        return modules.module_method(machine, instance, name, args, kwargs, node)
+        return module_methods.module_method(machine, instance, name, args, kwargs, node)
     _note_unseen(machine, f"self.{name}", args, node)
     return _result_of_unknown(machine, name, args, kwargs)
 

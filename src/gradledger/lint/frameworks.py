@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from gradledger.lint import accelerate, contexts, lightning, natives, numbers, optimizers, trainer
+from gradledger.lint import accelerate, contexts, lightning, modules, numbers, objects, optimizers, trainer
 from gradledger.lint.values import MISSING, Bag, Context, External, Instance, Unknown, Value
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def bag_method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs
 
 
 def _super_method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    from gradledger.lint import calls, modules
+    from gradledger.lint import calls
 
     instance = bag.attributes["instance"]
     if name == "__init__" and isinstance(instance, Instance) and _is_optimizer(instance):
@@ -136,7 +136,7 @@ def _fabric_method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kw
         return Context("null")
     elif name in ("log", "log_dict", "print"):
         for value in [*args, *kwargs.values()]:
-            natives.show_all(machine, value)
+            objects.show_all(machine, value)
     return None
 
 

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from gradledger.ledger import Clip, EpochEnd, EpochStart
-from gradledger.lint import modules, natives, numbers, optimizers
+from gradledger.lint import modules, numbers, objects, optimizers
 from gradledger.lint.backward import backward
 from gradledger.lint.values import (
     MISSING,
@@ -59,7 +59,7 @@ def module_method(machine: Machine, instance: Instance, name: str, args: Args, k
         return None
     if name in ("log", "log_dict", "print"):
         for value in [*args, *kwargs.values()]:
-            natives.show_all(machine, value)
+            objects.show_all(machine, value)
         return None
     return Context("null") if name == "toggled_optimizer" else MISSING
 

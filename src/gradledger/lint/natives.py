@@ -8,14 +8,13 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gradledger.lint import contexts, numbers, readings, tensors
+from gradledger.lint import numbers, readings, tensors
 from gradledger.lint.iteration import LIST_LIKE, Numbered, loader_of, next_of, sized
 from gradledger.lint.machine import EndOfProgram, Raised
 from gradledger.lint.values import (
     MISSING,
     Bag,
     Class,
-    Context,
     Dataset,
     External,
     Function,
@@ -64,7 +63,8 @@ def _assumed_range(machine: Machine, stop: Unknown) -> int:
     return numbers.ASSUMED_EPOCHS
 
 
-def _len(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+def length_of(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    """``len(x)``."""
     value = args[0] if args else None
     if isinstance(value, Loader):
         return 2 * machine.window + 1 if value.length is None else value.length
@@ -156,7 +156,8 @@ def _set(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     return set_of(_list(machine, args, kwargs, node))
 
 
-def _dict(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+def make_dict(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    """``dict(…)``."""
     result: dict[Any, Value] = {}
     if args and isinstance(args[0], dict):
         result.update(args[0])
@@ -301,7 +302,7 @@ def _hasattr(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Val
     if isinstance(value, Unknown):
         return Unknown(f"hasattr({value.path}, {name!r})")
     if isinstance(value, Module):
-        from gradledger.lint.modules import METHODS
+        from gradledger.lint.module_methods import METHODS
 
         return name in value.attributes or (name in METHODS and (name != "no_sync" or "Parallel" in value.kind))
     return False
@@ -349,7 +350,8 @@ def _print(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value
     return None
 
 
-def _exit(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+def end_program(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    """``sys.exit()``."""
     raise EndOfProgram
 
 
@@ -382,13 +384,13 @@ def _nothing(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Val
 BUILTINS: dict[str, Value] = {
     name: Native(function, name)
     for name, function in {
-        "range": _range, "len": _len, "enumerate": _enumerate, "zip": _zip, "iter": _iter, "next": _next,
-        "list": _list, "tuple": _tuple, "set": _set, "frozenset": _set, "dict": _dict, "float": _float, "int": _int,
+        "range": _range, "len": length_of, "enumerate": _enumerate, "zip": _zip, "iter": _iter, "next": _next,
+        "list": _list, "tuple": _tuple, "set": _set, "frozenset": _set, "dict": make_dict, "float": _float, "int": _int,
         "str": _str, "bool": _bool, "sum": _sum, "min": _extreme(min), "max": _extreme(max), "abs": _numeric(abs),
         "round": _numeric(round), "pow": _numeric(pow), "divmod": _numeric(divmod), "any": _quantified(True),
         "all": _quantified(False), "isinstance": _isinstance, "issubclass": _nothing, "getattr": _getattr,
         "hasattr": _hasattr, "setattr": _setattr, "reversed": _reversed, "sorted": _sorted, "map": _map,
-        "filter": _filter, "print": _print, "exit": _exit, "quit": _exit, "type": _type, "id": _id,
+        "filter": _filter, "print": _print, "exit": end_program, "quit": end_program, "type": _type, "id": _id,
         "callable": _callable, "repr": _str, "open": _nothing, "vars": _nothing, "hash": _id,
     }.items()
 }  # fmt: skip
@@ -401,127 +403,6 @@ BUILTINS |= {
     )
 }  # fmt: skip
 BUILTINS |= {"__name__": "__main__", "__file__": "script.py", "__debug__": True, "Ellipsis": ...}
-
-
-def marker_of(decorator: Value) -> str | None:
-    """What a decorator that changes how a function is called is known as here."""
-    if isinstance(decorator, Context):
-        return decorator.kind
-    if isinstance(decorator, Method):
-        return decorator.name if decorator.name == "setter" else None
-    if isinstance(decorator, External):
-        last = decorator.last
-        if last in ("cached_property", "property"):
-            return "property"
-        return last if last in ("staticmethod", "classmethod", "contextmanager", "no_grad", "inference_mode") else None
-    return None
-
-
-def is_generator(node: ast.AST) -> bool:
-    """Does the function yield?"""
-    known = getattr(node, "_yields", None)
-    if known is None:
-        known = any(_yields(statement) for statement in node.body) if isinstance(node.body, list) else False  # type: ignore[attr-defined]
-        node._yields = known  # type: ignore[attr-defined]
-    return bool(known)
-
-
-def _yields(node: ast.AST) -> bool:
-    if isinstance(node, ast.Yield | ast.YieldFrom):
-        return True
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef | ast.GeneratorExp):
-        return False
-    return any(_yields(child) for child in ast.iter_child_nodes(node))
-
-
-def is_record(cls: Class) -> bool:
-    """Is it a dataclass or a named tuple?"""
-    decorated = any("dataclass" in ast.unparse(decorator) for decorator in cls.node.decorator_list)
-    bases = cls.library_bases()
-    return (decorated or any(base.endswith(("NamedTuple", "BaseModel")) for base in bases)) or any(
-        is_record(base) for base in cls.bases if isinstance(base, Class) and "__init__" not in cls.members
-    )
-
-
-def is_enum(cls: Class) -> bool:
-    """Is it an enumeration?"""
-    return any(base.endswith("Enum") for base in cls.library_bases())
-
-
-def record_fields(cls: Class) -> list[str]:
-    """The fields of a dataclass, its bases' first."""
-    fields = [name for base in cls.bases if isinstance(base, Class) for name in record_fields(base)]
-    for statement in cls.node.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            fields.append(statement.target.id)
-    return list(dict.fromkeys(fields))
-
-
-def loader_method(machine: Machine, loader: Loader, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """``loader.name(…)``."""
-    if name in ("set_postfix", "set_description", "update", "set_postfix_str", "close", "refresh", "write"):
-        for value in [*args, *kwargs.values()]:
-            show_all(machine, value)
-        return None
-    if name == "__iter__":
-        return LazyIterator(loader)
-    if name == "__len__":
-        return _len(machine, [loader], {}, node)
-    return Unknown(f"loader.{name}()")
-
-
-def show_all(machine: Machine, value: Value) -> None:
-    """Every number in a value reaches a log."""
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else [value]
-    for part in parts:
-        readings.show(machine, part)
-
-
-def context_method(machine: Machine, context: Context, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """Methods of context managers: only an exit stack's matter."""
-    if name == "enter_context" and args:
-        machine.stacks.setdefault(id(context), []).append(args[0])
-        return contexts.enter(machine, args[0], node)
-    if name == "__enter__":
-        return contexts.enter(machine, context, node)
-    if name in ("__exit__", "close"):
-        contexts.leave(machine, context, None, node)
-    return None
-
-
-_LIST_METHODS = frozenset(["append", "extend", "insert", "pop", "clear", "copy", "reverse", "index", "count", "remove"])
-_DICT_METHODS = frozenset(["get", "items", "keys", "values", "pop", "update", "setdefault", "copy", "clear"])
-
-
-def native_method(machine: Machine, receiver: Value, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """Methods of numbers, text, lists and dicts, done for real."""
-    if isinstance(receiver, list) and name == "append" and args:
-        show_all(machine, args[0])
-    if isinstance(receiver, list) and name == "extend" and args:
-        receiver.extend(itertools.islice(machine.iterate(args[0], node), _LONGEST))
-        return None
-    if isinstance(receiver, dict) and name == "get" and args and args[0] not in receiver and len(args) < 2:
-        return None
-    if isinstance(receiver, Numbered | LazyIterator) or receiver is None:
-        return Unknown(f"{name}()")
-    allowed = isinstance(receiver, str | int | float | set | tuple | range | bytes)
-    allowed |= isinstance(receiver, list) and name in _LIST_METHODS
-    allowed |= isinstance(receiver, dict) and name in _DICT_METHODS
-    if allowed and not name.startswith("__") and (not isinstance(receiver, str) or _all_native(args, kwargs)):
-        try:
-            result = getattr(receiver, name)(*args, **kwargs)
-        except IndexError:
-            raise Raised("IndexError") from None
-        except KeyError:
-            raise Raised("KeyError") from None
-        except Exception:
-            return Unknown(f"{name}()")
-        return list(result) if isinstance(result, type({}.keys()) | type({}.values()) | type({}.items())) else result
-    return Unknown(f"{name}()")
-
-
-def _all_native(args: Args, kwargs: Kwargs) -> bool:
-    return all(isinstance(arg, str | int | float | list | tuple) for arg in [*args, *kwargs.values()])
 
 
 def math_function(name: str) -> Callable[..., Value] | None:

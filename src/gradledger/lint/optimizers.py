@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from gradledger.ledger import Average, Location, ScalerUpdate, Schedule, Step, Unscale, Zero
-from gradledger.lint import modules, tensors
+from gradledger.lint import module_methods, modules, tensors
 from gradledger.lint.backward import backward
 from gradledger.lint.book import Event
 from gradledger.lint.contexts import no_sync
@@ -160,7 +160,7 @@ def role_call(machine: Machine, function: Unknown, node: ast.Call, args: Args, k
         return None
     if name == "no_sync":
         return no_sync(machine)
-    if name in modules.METHODS and name not in (
+    if name in module_methods.METHODS and name not in (
         "items",
         "keys",
         "values",
@@ -170,7 +170,7 @@ def role_call(machine: Machine, function: Unknown, node: ast.Call, args: Args, k
         "type",
         "join",
     ):
-        return modules.module_method(machine, receiver, name, args, kwargs, node)
+        return module_methods.module_method(machine, receiver, name, args, kwargs, node)
     return MISSING
 
 

@@ -210,7 +210,7 @@ _KEPT_DECORATORS = {
 
 
 def _decorated(machine: Machine, decorator: Value, function: Value, node: ast.AST) -> Value:
-    from gradledger.lint.natives import marker_of
+    from gradledger.lint.classes import marker_of
 
     mark = marker_of(decorator)
     if isinstance(function, Function):
