@@ -8,7 +8,7 @@ from typing import Any
 
 # Everything that an audit replaces, and what others may be tempted to.
 PATCHABLE = [
-    ("torch", "Tensor", ("backward", "item", "div_", "mul_", "zero_", "__truediv__")),
+    ("torch", "Tensor", ("backward", "item", "grad", "data", "div_", "mul_", "zero_", "__truediv__")),
     ("torch", "autograd", ("backward", "grad")),
     ("torch.optim", "Optimizer", ("zero_grad", "step", "__init__", "add_param_group")),
     ("torch.nn", "Module", ("zero_grad", "__call__", "forward")),
