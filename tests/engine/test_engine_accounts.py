@@ -172,10 +172,10 @@ class Sam(torch.optim.Optimizer):
         norm = torch.stack([p.grad.norm() for p in group["params"]]).norm()
         climbs = [p.grad * (group["rho"] / norm) for p in group["params"]]
         for p, climb in zip(group["params"], climbs, strict=True):
-            p.add_(climb)
+            p.data.add_(climb)  # as many do it: autograd's version counter does not see it
         closure()
         for p, climb in zip(group["params"], climbs, strict=True):
-            p.sub_(climb)
+            p.data.sub_(climb)
             p.add_(p.grad, alpha=-group["lr"])
 
 

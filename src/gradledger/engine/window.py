@@ -15,7 +15,8 @@ from torch import Tensor
 from gradledger.engine.closing import prepare_gradient
 from gradledger.engine.dropping import Survivors
 from gradledger.engine.record import Term, WindowRecord, kept_loss, read_losses
-from gradledger.engine.replaying import Closure, LossFunction, RandomState, needs_closure
+from gradledger.engine.replaying import Closure, LossFunction, needs_closure
+from gradledger.engine.rewinding import Generators
 from gradledger.engine.shares import Shares
 from gradledger.engine.staging import Stage
 from gradledger.errors import UserError
@@ -39,13 +40,13 @@ class Window:
     __slots__ = (
         "_accumulator",
         "_autocast",
+        "_generators",
         "_loss",
         "_loss_fn",
         "_losses",
         "_micro_batches",
         "_plan",
         "_position",
-        "_random_state",
         "_record",
         "_seeds",
         "_shares",
@@ -175,7 +176,7 @@ class Window:
         if self._accumulator._precision.scaler is not None:
             raise UserError("a window cannot be replayed under precision='16-mixed': a gradient scaler steps only once")
         self._loss_fn = loss_fn
-        self._random_state = RandomState(self._accumulator._account.parameters[0].device)
+        self._generators = Generators({parameter.device for parameter in self._accumulator._account.parameters})
         self._run(loss_fn)
 
     def _run(self, loss_fn: LossFunction) -> None:
@@ -225,8 +226,7 @@ class Window:
                 )
             return None
         self._loss = self._present_loss()
-        parameters = self._accumulator._account.parameters
-        return Closure(self._run_again, self._as_tensor(self._loss), parameters, self._random_state)
+        return Closure(self._run_again, self._as_tensor(self._loss), self._accumulator.optimizer, self._generators)
 
     # Backward
 
