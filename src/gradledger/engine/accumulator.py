@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +33,7 @@ from gradledger.engine.lengths import (
     read_padded_samples,
 )
 from gradledger.engine.norms import BatchNormStatistics, pooled_statistics
+from gradledger.engine.parallel.together import Sync, find_ranks
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
 from gradledger.engine.replaying import Closure, LossFunction, needs_closure
@@ -70,6 +71,8 @@ class Accumulator:
         name: The account's name in the ledger.
         batch_norm: ``"micro-batch"`` moves BatchNorm's running statistics with every micro-batch, as torch does;
             ``"pooled"`` moves them once per update, by the statistics of all its samples.
+        sync: Over several ranks, when gradients are reduced: ``"last"`` once, with the window's last micro-batch;
+            ``"every"`` with each one. ``"auto"`` is ``"last"``. ``"none"``: each rank trains a model of its own.
 
     Raises:
         UserError: An argument is out of range, or the optimizer owns nothing to train.
@@ -106,6 +109,7 @@ class Accumulator:
         scaler: GradScaler | None = None,
         name: str = DEFAULT_ACCOUNT,
         batch_norm: BatchNormStatistics = "micro-batch",
+        sync: Sync = "auto",
     ) -> None:
         _check_type("model", model, nn.Module)
         _check_type("optimizer", optimizer, Optimizer)
@@ -135,6 +139,9 @@ class Accumulator:
         self._open_window: Window | None = None
         self._hooks: list[Callable[[Window], Any]] = []
         self._sizes = Sizes(self)
+        self._together = find_ranks(model, self._account, self._weights, sync)
+        if self._together is not None:
+            self._together.check_supported(self, needs_closure=needs_closure(optimizer))
         self.totals: dict[str, float] = {}
 
     def windows(
@@ -154,7 +161,8 @@ class Accumulator:
         Args:
             loader: Yields micro-batches; sized or not.
             steps: Micro-batches per window, or a callable that gives them for the update's index.
-            effective_batch_size: Samples per window instead: a window is full with the micro-batch that reaches it.
+            effective_batch_size: Samples per window instead, over all ranks: a window is full with the micro-batch that
+                reaches a rank's part of it.
             tail: What becomes of the micro-batches at the end that do not fill a window: ``"keep"`` makes a shorter
                 window of them, exact by its own weight, and nothing is left at the end of training; ``"drop"`` leaves
                 them out, so that they are never trained on; ``"carry"`` lets them begin the next pass's first window,
@@ -237,11 +245,14 @@ class Accumulator:
         return self._update(samples, loss_fn, budget, ByTokens(), cache=cache)
 
     def _update(self, samples: Samples, loss_fn: LossFunction, size: Size, cutting: Cutting, *, cache: bool) -> Window:
+        if self._together is not None:
+            return self._update_together(samples, loss_fn, size, cutting)
         learned = self._sizes.learned(samples, size, loss_fn, cutting, cache=cache)
         pieces = cutting.cut(samples, learned.begin())
         if size == "auto" and isinstance(cutting, BySamples):  # as many, but even
             pieces = cutting.cut(samples, -(-samples.num_samples // len(pieces)))
         window = self._window_of(pieces)
+        assert window is not None
         with window:
             if needs_closure(self.optimizer):
                 window.replay(loss_fn)
@@ -250,10 +261,30 @@ class Accumulator:
         learned.succeed()
         return window
 
-    def _window_of(self, pieces: list[Samples]) -> Window:
-        window = Window(self, [piece.micro_batch() for piece in pieces], self._weights.known_samples(pieces))
-        window.sample_positions = [getattr(piece, "indices", None) for piece in pieces]
+    def _update_together(self, samples: Samples, loss_fn: LossFunction, size: Size, cutting: Cutting) -> Window:
+        if size == "auto":
+            raise UserError(
+                "over several ranks micro-batches cannot be measured: give micro_batch_size=, or token_budget= with "
+                "lengths="
+            )
+        window = self._window_of(cutting.cut(samples, size))
+        assert window is not None
+        with window:
+            for micro_batch in window:
+                window.backward(loss_fn(self.model, micro_batch))
         return window
+
+    def _window_of(self, pieces: list[Samples]) -> Window | None:
+        window = self._new_window([piece.micro_batch() for piece in pieces], self._weights.known_samples(pieces))
+        if window is not None:
+            window.sample_positions = [getattr(piece, "indices", None) for piece in pieces]
+        return window
+
+    def _new_window(self, micro_batches: list[Any], num_samples: Sequence[int] | None = None) -> Window | None:
+        """A window of them; over several ranks an agreed one, or None where no rank has any."""
+        if self._together is None:
+            return Window(self, micro_batches, num_samples)
+        return self._together.window(self, micro_batches, num_samples)
 
     def on_update(self, hook: UpdateHook) -> UpdateHook:
         """Have ``hook(window)`` called after each update, once: EMA, target networks, logging. Works as a decorator.
@@ -315,6 +346,11 @@ class Accumulator:
             >>> update.num_micro_batches, update.weight
             (3, 20.0)
         """
+        if self._together is not None:
+            raise UserError(
+                "update_coupled is not exact over several ranks, whose samples it would not compare: gather "
+                "the representations yourself, or train with one process"
+            )
         return update_coupled(self, batch, encode, loss_fn, micro_batch_size=micro_batch_size)
 
     def schedule(self, metric: float | Tensor) -> None:
@@ -440,7 +476,8 @@ class Accumulator:
         size = effective_batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise UserError(f"effective_batch_size={size!r} must be a whole number of samples, at least 1")
-        return lambda: FixedSamples(size)
+        share = size if self._together is None else self._together.share_of(size)
+        return lambda: FixedSamples(share)
 
     def _pass_over(
         self,
@@ -452,17 +489,26 @@ class Accumulator:
         epoch = self._num_epochs
         num_micro_batches = known_length(loader)
         self.ledger.append(EpochStart(**self._place(), epoch=epoch, num_micro_batches=num_micro_batches))
-        for micro_batches in group(loader, next_filling, tail, self._carried):
-            if repartition is None:
-                yield Window(self, micro_batches)
-            else:
-                yield self._window_of(repartition(micro_batches))
+        groups: Iterator[list[Any]] = group(loader, next_filling, tail, self._carried)
+        make: Callable[[list[Any]], Window | None] = self._new_window
+        if repartition is not None:
+            groups, make = map(repartition, groups), self._window_of
+        if self._together is not None:
+            yield from self._together.windows(groups, make)
+        else:
+            yield from (window for window in map(make, groups) if window is not None)
         self._num_epochs += 1
         self.ledger.append(EpochEnd(**self._place(), epoch=epoch))
 
     def _place(self) -> dict[str, Any]:
         """What an entry between windows carries."""
-        return {"account": self._account.name, "micro_batch": self.num_micro_batches, "update": self.num_updates}
+        rank = 0 if self._together is None else self._together.ranks.rank
+        return {
+            "rank": rank,
+            "account": self._account.name,
+            "micro_batch": self.num_micro_batches,
+            "update": self.num_updates,
+        }
 
 
 def _check_type(name: str, value: Any, kinds: type | tuple[type, ...]) -> None:

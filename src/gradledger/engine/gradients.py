@@ -15,7 +15,10 @@ def total_norm(gradients: list[Tensor]) -> float | Tensor:
     """The total 2-norm of gradients: a number where reading it is free, else a tensor on their device."""
     if all([type(gradient) is Tensor and gradient.is_cpu for gradient in gradients]):  # noqa: C419  (a third of the time)
         return math.hypot(*[norm.item() for norm in torch._foreach_norm(gradients)])
-    return get_total_norm(gradients)
+    norm = get_total_norm(gradients)
+    if hasattr(norm, "full_tensor"):  # of sharded gradients: the norm over all shards
+        norm = norm.full_tensor()
+    return norm.item() if norm.is_cpu else norm
 
 
 def clip_to_norm(gradients: list[Tensor], limit: float, norm: float | Tensor) -> None:

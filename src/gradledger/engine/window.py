@@ -58,6 +58,7 @@ class Window:
         "sample_positions",
         "skip_reason",
     )
+    _RECORD = WindowRecord
 
     def __init__(
         self, accumulator: Accumulator, micro_batches: list[Any], num_samples: Sequence[int] | None = None
@@ -88,7 +89,7 @@ class Window:
         try:
             account = accumulator._account
             cleared = account.open()
-            self._record = WindowRecord(
+            self._record = self._RECORD(
                 account.name, accumulator.num_micro_batches, accumulator.num_updates, self._terms, self._losses, cleared
             )
             self._record.has_batch_norm = account.couples_samples
@@ -419,6 +420,11 @@ class Window:
     def weights(self) -> dict[str, float]:
         """The total weight in each unit that was used."""
         return self._shares.totals(self._terms)
+
+    @property
+    def is_padding(self) -> bool:
+        """Whether the present micro-batch repeats an earlier one and counts nothing; only over several ranks."""
+        return False
 
     @property
     def skipped(self) -> bool:

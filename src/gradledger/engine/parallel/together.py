@@ -1,0 +1,204 @@
+"""Training together: whether several ranks are in play, and what each contributes to the next window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gradledger.engine.account import Account
+from gradledger.engine.parallel.ranks import RankError, Ranks
+from gradledger.engine.parallel.shares import RankShares
+from gradledger.engine.parallel.window import RankWindow
+from gradledger.engine.parallel.wrappers import Replicas, Wrapper
+from gradledger.engine.weights import UnitWeights, WeightTable
+from gradledger.errors import UserError
+
+if TYPE_CHECKING:
+    from gradledger.engine.accumulator import Accumulator
+    from gradledger.engine.window import Window
+
+Sync = Literal["auto", "last", "every", "none"]
+"""When gradients are reduced over ranks: with a window's last micro-batch, or with every one."""
+
+
+def find_ranks(model: nn.Module, account: Account, table: WeightTable, sync: Sync) -> Together | None:
+    """What several ranks need, or None for one process.
+
+    Args:
+        model: Looked through for modules that reduce gradients.
+        account: Its parameters must be those that are reduced.
+        table: The units of weights.
+        sync: When to reduce.
+
+    Raises:
+        UserError: There are several ranks and nothing, or something unknown, reduces the gradients.
+    """
+    if sync not in get_args(Sync):
+        raise UserError(f"sync={sync!r}: choose one of {', '.join(map(repr, get_args(Sync)))}")
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return None
+    wrapper = _find_wrapper(model, account)
+    if wrapper is None:
+        if sync == "none":
+            return None
+        raise UserError(
+            f"there are {dist.get_world_size()} ranks, but nothing in the model reduces gradients over them: wrap it "
+            "in DistributedDataParallel before the accumulator is made, or give sync='none' if each rank trains a "
+            "model of its own"
+        )
+    if sync == "none":
+        raise UserError("sync='none' is for models that each rank trains alone, but this one is wrapped to reduce")
+    return None if dist.get_world_size(wrapper.group) == 1 else Together(wrapper, table, sync)
+
+
+def _find_wrapper(model: nn.Module, account: Account) -> Replicas | None:
+    replicas = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
+    if not replicas:
+        return None
+    wrapper = Replicas(replicas)
+    _check_reduced(model, account, {id(leaf) for leaf in wrapper.leaves()})
+    return wrapper
+
+
+def _check_reduced(model: nn.Module, account: Account, reduced: set[int]) -> None:
+    owned = {id(parameter) for parameter in account.parameters if parameter.requires_grad}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    apart = [names.get(key, "one that is not the model's") for key in owned - reduced]
+    if apart:
+        raise UserError(
+            f"the optimizer owns {len(apart)} parameters that are not reduced over ranks "
+            f"({', '.join(sorted(apart)[:3])}): wrap the whole model"
+        )
+    others = [names[key] for key in reduced - owned if key in names]
+    if others:
+        raise UserError(
+            f"{len(others)} parameters ({', '.join(sorted(others)[:3])}) are reduced over ranks, but the optimizer "
+            "does not own them: give it all of a wrapped model's parameters, or call requires_grad_(False) before "
+            "wrapping"
+        )
+
+
+class Together:
+    """What one rank knows of training with others.
+
+    Args:
+        wrapper: What reduces the gradients.
+        table: The units of weights.
+        sync: When to reduce.
+    """
+
+    def __init__(self, wrapper: Replicas, table: WeightTable, sync: Sync) -> None:
+        self._units = table.units[:-1]
+        self.ranks = Ranks(wrapper.group, 4 + len(table.units))
+        self._wrapper: Wrapper = wrapper
+        self._table = table
+        self._is_last_only = sync != "every"
+        self._latest: Any = None
+        self._has_latest = False
+
+    def check_supported(self, accumulator: Accumulator, *, needs_closure: bool) -> None:
+        """Refuse what is not exact over several ranks.
+
+        Raises:
+            UserError: The accumulator asks for such a thing.
+        """
+        refused = {
+            "non_finite='drop-micro-batch'": accumulator._policy.non_finite == "drop-micro-batch",
+            "batch_norm='pooled'": accumulator._statistics is not None,
+            "accumulate_dtype=": accumulator._precision.accumulate_dtype is not None,
+            f"{type(accumulator.optimizer).__name__}, which evaluates the loss again,": needs_closure,
+        }
+        for what, is_asked in refused.items():
+            if is_asked:
+                raise UserError(f"{what} is not supported over {self.ranks.size} ranks")
+
+    def share_of(self, effective_batch_size: int) -> int:
+        """A rank's samples of an effective batch.
+
+        Raises:
+            UserError: They cannot be shared out evenly.
+        """
+        share, rest = divmod(effective_batch_size, self.ranks.size)
+        if rest:
+            raise UserError(f"{effective_batch_size=} cannot be shared out evenly over {self.ranks.size} ranks")
+        return share
+
+    def windows(self, groups: Iterator[list[Any]], make: Callable[[list[Any]], Window | None]) -> Iterator[Window]:
+        """Windows until every rank's data has ended; a rank that has none left takes part with weight 0."""
+        while True:
+            try:
+                group = next(groups, [])
+            except Exception as error:
+                self.ranks.fail(error)
+                raise
+            window = make(group)
+            if window is None:
+                return
+            yield window
+
+    def window(
+        self, accumulator: Accumulator, micro_batches: list[Any], num_samples: Sequence[int] | None = None
+    ) -> RankWindow | None:
+        """The next window, agreed upon by all ranks before its first forward; None where no rank has data.
+
+        Raises:
+            UserError: A rank has never had a micro-batch, or the ranks have made unlike numbers of updates.
+        """
+        num_own = len(micro_batches)
+        own = {unit: self._count(micro_batches, unit, num_samples) for unit in self._units}
+        totals = [weights.total if isinstance(weights, UnitWeights) else math.nan for weights in own.values()]
+        if micro_batches:
+            self._latest, self._has_latest = micro_batches[-1], True
+        numbers = [num_own, self._has_latest, accumulator.num_updates, *totals]
+        rows = self.ranks.agree("start of a window", [float(number) for number in numbers])
+        if rows is None:
+            raise RankError("another rank left its window before its end: the window is given up on every rank")
+        if not any(row[0] for row in rows):
+            return None
+        self._check_alike(rows)
+        nums = self._nums_to_run([int(row[0]) for row in rows])
+        num_here = nums[self.ranks.index]
+        padded = [*micro_batches, *[self._latest] * (num_here - num_own)]
+        num_synced = 1 if self._is_last_only else min(nums) - (len(set(nums)) > 1)
+        agreed = {unit: math.fsum(row[3 + at] for row in rows) for at, unit in enumerate(self._units)}
+        return RankWindow(
+            accumulator,
+            padded,
+            RankShares(self._table, padded, own, agreed, num_own, self.ranks.size),
+            self.ranks,
+            self._wrapper,
+            num_own=num_own,
+            first_synced=num_here - num_synced,
+        )
+
+    def _nums_to_run(self, nums_own: list[int]) -> list[int]:
+        """Each rank's number of micro-batches, repeated ones included.
+
+        Where every micro-batch communicates, all ranks run as many. Otherwise a rank runs its own, but two where
+        another rank does: DDP communicates in a window's first forward, so no rank may reduce in it unless all do.
+        """
+        most = max(nums_own)
+        least = most if self._wrapper.is_aligned else min(2, most)
+        return [max(least, num) for num in nums_own]
+
+    def _count(self, micro_batches: list[Any], unit: str, num_samples: Sequence[int] | None) -> UnitWeights | Exception:
+        """This rank's weights; an error is kept for the backward that needs them, if there is one."""
+        try:
+            return self._table.weigh(micro_batches, unit, num_samples)
+        except Exception as error:
+            return error
+
+    def _check_alike(self, rows: list[list[float]]) -> None:
+        empty = [self.ranks.name(at) for at, row in enumerate(rows) if not row[1]]
+        if empty:
+            raise UserError(
+                f"{', '.join(empty)} has never had a micro-batch, so it cannot take part: give every rank at least one"
+            )
+        if len({row[2] for row in rows}) > 1:
+            listed = ", ".join(f"{self.ranks.name(at)} {row[2]:.0f}" for at, row in enumerate(rows))
+            raise UserError(f"the ranks have made unlike numbers of updates ({listed}): load the same state on all")

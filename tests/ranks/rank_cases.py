@@ -1,0 +1,194 @@
+"""What each rank runs: windows of its own data, compared with plain training on the whole batches of all ranks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+import gradledger
+from engine.oracle import relative_distance, train_on_whole_batches
+
+IGNORED = -100
+
+
+class Tagger(nn.Module):
+    """Labels each token; what is averaged over are the labels that are not ignored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 8)
+        self.hidden = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.hidden(torch.tanh(self.embed(tokens)))))
+
+
+def make_micro_batch(generator: torch.Generator, num_samples: int, ignored: float = 0.3) -> tuple[Tensor, Tensor]:
+    inputs = torch.randn(num_samples, 3, 6, generator=generator, dtype=torch.float64)
+    labels = torch.randint(4, (num_samples, 3), generator=generator)
+    return inputs, labels.masked_fill(torch.rand(num_samples, 3, generator=generator) < ignored, IGNORED)
+
+
+def token_mean(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(model(inputs).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+
+def sample_mean(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    return (model(inputs).square().sum((1, 2)) + inputs.sum((1, 2)) * model(inputs)[:, 0, 0]).mean()
+
+
+def loaders(num_ranks: int, *, lengths: tuple[int, ...] = (7, 5, 2), ignored: float = 0.3) -> list[list[Any]]:
+    """Micro-batches of each rank: unlike numbers of them, of unlike numbers of samples and tokens."""
+    generator = torch.Generator().manual_seed(5)
+    sizes = (4, 1, 3, 2, 5, 2, 6)
+    return [
+        [make_micro_batch(generator, sizes[(at + 2 * rank) % 7], ignored) for at in range(lengths[rank])]
+        for rank in range(num_ranks)
+    ]
+
+
+def windows_of(loader: list[Any], steps: int) -> list[list[Any]]:
+    return [loader[at : at + steps] for at in range(0, len(loader), steps)]
+
+
+def global_windows(of_ranks: list[list[Any]], steps: int) -> list[list[Any]]:
+    """The micro-batches of all ranks that make each update, while any rank has some."""
+    grouped = [windows_of(loader, steps) for loader in of_ranks]
+    return [
+        [each for windows in grouped if at < len(windows) for each in windows[at]]
+        for at in range(max(map(len, grouped)))
+    ]
+
+
+def replicate(model: nn.Module, **options: Any) -> nn.Module:
+    return DistributedDataParallel(model, **options)
+
+
+def make(
+    wrap: Callable[[nn.Module], nn.Module], model: Callable[[], nn.Module] = Tagger
+) -> tuple[nn.Module, nn.Module]:
+    """A wrapped model and its plain twin."""
+    torch.manual_seed(3)
+    plain = model().double()
+    return wrap(copy.deepcopy(plain)), plain
+
+
+def whole(model: nn.Module) -> nn.Module:
+    """The model with all of its parameters in full, for comparison."""
+    for module in model.modules():
+        if isinstance(module, DistributedDataParallel):
+            return module.module
+    return model
+
+
+@dataclass
+class Seen:
+    """What a run came to, beside its oracle."""
+
+    distance: float
+    losses: list[float]
+    norms: list[float]
+    weights: list[float]
+    oracle: list[tuple[float, float]]
+    num_reductions: list[int]
+    ledger: str
+    parameters: Tensor
+
+
+class Exact:
+    """Several epochs of windows on each rank against whole batches."""
+
+    def __init__(self, wrap: Callable[..., nn.Module] = replicate, *, steps: int = 3, epochs: int = 2, **options: Any):
+        self.wrap = wrap
+        self.steps = steps
+        self.epochs = epochs
+        self.options = options
+
+    def __call__(self, rank: int, num_ranks: int) -> Seen:
+        options = dict(self.options)
+        loss_fn = options.pop("loss_fn", token_mean)
+        step = options.pop("step", None)
+        is_late = options.pop("late", False)
+        of_ranks = loaders(num_ranks, ignored=options.pop("ignored", 0.3))
+        model, plain = make(self.wrap, options.pop("model", Tagger))
+        counts = count_reductions(model)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        weight = None if loss_fn is sample_mean else gradledger.tokens(IGNORED)
+        accumulator = gradledger.Accumulator(model, optimizer, weight=None if is_late else weight, **options)
+        seen, num_reductions = [], []
+        for _ in range(self.epochs):
+            for window in accumulator.windows(of_ranks[rank], steps=self.steps):
+                with window:
+                    for inputs, labels in window:
+                        if step is not None:
+                            step(window, model, inputs, labels)
+                            continue
+                        late = {"weight": (labels != IGNORED).sum().item()} if is_late else {}
+                        window.backward(loss_fn(model, inputs, labels), **late)
+                seen.append((window.loss, window.grad_norm, window.weight))
+                num_reductions.append(counts.pop())
+        clip = {key: value for key, value in options.items() if key.startswith("clip")}
+        oracle_optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2)
+        windows = global_windows(of_ranks, self.steps) * self.epochs
+        oracle = train_on_whole_batches(plain, oracle_optimizer, windows, loss_fn, **clip)
+        result = whole(model)
+        losses, norms, weights = map(list, zip(*seen, strict=True))
+        parameters = torch.cat([p.detach().reshape(-1) for p in result.parameters()])
+        ledger = accumulator.ledger.text()
+        return Seen(
+            relative_distance(result, plain), losses, norms, weights, oracle, num_reductions, ledger, parameters
+        )
+
+
+def split_terms(window: gradledger.Window, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    """The same loss as two terms through one forward, each of half the weight."""
+    loss = token_mean(model, inputs, labels)
+    window.backward(loss / 4, retain_graph=True)
+    window.backward(loss * 3 / 4)
+
+
+def two_forwards(window: gradledger.Window, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    window.backward(token_mean(model, inputs, labels) / 4)
+    window.backward(token_mean(model, inputs, labels) * 3 / 4)
+
+
+def skip_empty(window: gradledger.Window, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    """No backward where no label counts, so that the wrapper's reduction finds none on some rank."""
+    loss = token_mean(model, inputs, labels)
+    if (labels != IGNORED).any():
+        window.backward(loss)
+
+
+class Counter:
+    """Counts gradient reductions."""
+
+    def __init__(self) -> None:
+        self.num_reductions = 0
+
+    def pop(self) -> int:
+        number, self.num_reductions = self.num_reductions, 0
+        return number
+
+
+def count_reductions(model: nn.Module) -> Counter:
+    counter = Counter()
+
+    def hook(state, bucket):
+        state.num_reductions += 1
+        total = dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True).get_future()
+        return total.then(lambda future: future.value()[0])
+
+    hook.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[Tensor]}
+    for module in model.modules():
+        if isinstance(module, DistributedDataParallel):
+            module.register_comm_hook(counter, hook)
+    return counter

@@ -1,0 +1,211 @@
+"""What ranks do when one of them fails, leaves, or asks for what is not exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rank_cases import IGNORED, Tagger, loaders, make, replicate, token_mean, whole
+from torch import nn
+
+import gradledger
+
+
+def accumulate(model: nn.Module, **options: Any) -> gradledger.Accumulator:
+    options.setdefault("weight", gradledger.tokens(IGNORED))
+    return gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+def parameters_of(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in whole(model).parameters()])
+
+
+def error_of(run: Any) -> str:
+    """The kind and message of the error that ``run()`` raises; nothing where it raises none."""
+    try:
+        run()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def train(accumulator: gradledger.Accumulator, loader: list[Any], *, on_micro_batch: Any = None) -> list[Any]:
+    """One pass; ``on_micro_batch(window number, position, loss)`` may raise, or say what to do with the loss."""
+    windows = []
+    for number, window in enumerate(accumulator.windows(loader, steps=3)):
+        windows.append(window)
+        with window:
+            for position, (inputs, labels) in enumerate(window):
+                loss = token_mean(accumulator.model, inputs, labels)
+                told = on_micro_batch(number, position, loss) if on_micro_batch else loss
+                if told == "leave":
+                    break
+                if told == "nothing":
+                    continue
+                window.backward(told)
+            if on_micro_batch:
+                on_micro_batch(number, position + 1, None)
+    return windows
+
+
+class Fault:
+    """Rank 1 does something at one micro-batch of the second window; then everybody trains on."""
+
+    def __init__(
+        self, fault: Any, *, position: int = 1, wrap: Any = replicate, everywhere: bool = False, **options: Any
+    ):
+        self.fault = fault
+        self.position = position
+        self.wrap = wrap
+        self.everywhere = everywhere
+        self.options = options
+
+    def __call__(self, rank: int, num_ranks: int) -> dict[str, Any]:
+        model, _ = make(self.wrap)
+        accumulator = accumulate(model, **self.options)
+        loader = loaders(num_ranks, lengths=(6, 6, 6))[rank]
+        after_first: list[torch.Tensor] = []
+        accumulator.on_update(lambda _: after_first.append(parameters_of(model).clone()))
+
+        def on_micro_batch(number: int, position: int, loss: Any) -> Any:
+            if number == 1 and position == self.position and (rank == 1 or self.everywhere):
+                return self.fault(loss)
+            return loss
+
+        windows: list[Any] = []
+        error = error_of(lambda: windows.extend(train(accumulator, loader, on_micro_batch=on_micro_batch)))
+        unchanged = len(after_first) == 1 and torch.equal(parameters_of(model), after_first[0])
+        num_updates = accumulator.num_updates
+        train(accumulator, loader)  # the accumulator goes on
+        return {
+            "error": error, "unchanged": unchanged, "num_updates": num_updates, "parameters": parameters_of(model),
+            "skipped": [w.skip_reason for w in windows], "voided": [w.voided for w in windows],
+        }  # fmt: skip
+
+
+def raise_error(loss: Any) -> Any:
+    raise ValueError("disk on fire")
+
+
+def make_nan(loss: Any) -> Any:
+    return loss * float("nan")
+
+
+def leave(loss: Any) -> str:
+    return "leave"
+
+
+def do_nothing(loss: Any) -> str:
+    return "nothing"
+
+
+class Refused:
+    """Errors at the making of an accumulator."""
+
+    def __init__(self, wrap: Any = replicate):
+        self.wrap = wrap
+
+    def __call__(self, rank: int, num_ranks: int) -> dict[str, str]:
+        model, plain = make(self.wrap)
+        batch = loaders(num_ranks)[rank][0]
+        adam = torch.optim.Adam(model.parameters())
+        half = torch.optim.Adam(list(model.parameters())[:2])
+        stray = torch.optim.Adam([*model.parameters(), nn.Parameter(torch.zeros(2))])
+        lbfgs = torch.optim.LBFGS(model.parameters())
+        ready = gradledger.Accumulator(model, adam)
+        make_it = gradledger.Accumulator
+        return {
+            "unwrapped": error_of(lambda: make_it(plain, torch.optim.Adam(plain.parameters()))),
+            "alone": error_of(lambda: make_it(plain, torch.optim.Adam(plain.parameters()), sync="none")),
+            "wrapped alone": error_of(lambda: make_it(model, adam, sync="none")),
+            "sync": error_of(lambda: make_it(model, adam, sync="often")),
+            "half owned": error_of(lambda: make_it(model, half)),
+            "stray": error_of(lambda: make_it(model, stray)),
+            "closure": error_of(lambda: make_it(model, lbfgs)),
+            "drop": error_of(lambda: make_it(model, adam, non_finite="drop-micro-batch")),
+            "coupled": error_of(lambda: ready.update_coupled(batch, token_mean, token_mean, micro_batch_size=2)),
+            "auto": error_of(lambda: ready.update(batch, token_mean)),
+            "share": error_of(lambda: ready.windows([batch], effective_batch_size=2 * num_ranks + 1)),
+        }
+
+
+class AroundTheWrapper:
+    """The loss comes from the module inside the wrapper: refused before anything is reduced."""
+
+    def __call__(self, rank: int, num_ranks: int) -> str:
+        model, _ = make(replicate)
+        accumulator = accumulate(model)
+
+        def run() -> None:
+            for window in accumulator.windows(loaders(num_ranks)[rank], steps=3):
+                with window:
+                    for inputs, labels in window:
+                        window.backward(token_mean(model.module, inputs, labels))
+
+        return error_of(run)
+
+
+class Drifting:
+    """One rank's gradients are changed after the reduction: noticed."""
+
+    def __call__(self, rank: int, num_ranks: int) -> str:
+        model, _ = make(replicate)
+        accumulator = accumulate(model)
+
+        def run() -> None:
+            for window in accumulator.windows(loaders(num_ranks)[rank], steps=3):
+                with window:
+                    for inputs, labels in window:
+                        window.backward(token_mean(model, inputs, labels))
+                    if rank == 1:
+                        model.module.head.bias.grad.mul_(2)
+
+        return error_of(run)
+
+
+class NoData:
+    """A rank that never has a micro-batch."""
+
+    def __call__(self, rank: int, num_ranks: int) -> str:
+        model, _ = make(replicate)
+        accumulator = accumulate(model)
+        return error_of(lambda: train(accumulator, loaders(num_ranks)[rank] if rank == 0 else []))
+
+
+class FailingLoader:
+    """A loader that raises on one rank."""
+
+    def __call__(self, rank: int, num_ranks: int) -> str:
+        model, _ = make(replicate)
+        accumulator = accumulate(model)
+
+        def loader() -> Any:
+            for at, micro_batch in enumerate(loaders(num_ranks)[rank]):
+                if rank == 1 and at == 4:
+                    raise OSError("bad sector")
+                yield micro_batch
+
+        return error_of(lambda: train(accumulator, loader()))
+
+
+class Switched(Tagger):
+    """Uses its hidden layer for some samples only, so that some micro-batches leave it out."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.embed(tokens))
+        is_deep = tokens[:, :1, :1] > 0.7
+        if is_deep.any():
+            hidden = torch.where(is_deep, torch.tanh(self.hidden(hidden)), hidden)
+        return self.head(hidden)
+
+
+class Normed(Tagger):
+    """Has a buffer, which DDP broadcasts in each window's first forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("num_forwards", torch.zeros(1))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.num_forwards += 1
+        return super().forward(tokens)

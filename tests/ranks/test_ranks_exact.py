@@ -1,0 +1,66 @@
+"""Windows over several ranks against plain training on the whole batches of all ranks."""
+
+import pytest
+import torch
+from rank_cases import Exact, replicate, sample_mean, skip_empty, split_terms, two_forwards
+from rank_faults import Normed, Switched
+from spawning import run_on_ranks
+
+
+def finding_unused(model):
+    return replicate(model, find_unused_parameters=True)
+
+
+def with_views(model):
+    return replicate(model, gradient_as_bucket_view=True)
+
+
+CASES = {
+    "plain": Exact(),
+    "clipped": Exact(clip_norm=0.05),
+    "clipped by value": Exact(clip_value=0.01),
+    "every": Exact(sync="every", clip_norm=0.05),
+    "one micro-batch": Exact(steps=1),
+    "late weights": Exact(late=True, clip_norm=0.05),
+    "samples": Exact(loss_fn=sample_mean),
+    "mostly ignored": Exact(ignored=0.9),
+    "mostly ignored, no backward": Exact(ignored=0.9, step=skip_empty),
+    "two terms": Exact(step=split_terms),
+    "two forwards": Exact(step=two_forwards),
+    "unused parameters": Exact(finding_unused, model=Switched),
+    "buffers": Exact(model=Normed),
+    "bucket views": Exact(with_views, clip_norm=0.05),
+}
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["two ranks", "three ranks"])
+def results(request):
+    return run_on_ranks(request.param, CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_parameters_are_those_of_whole_batches(results, name):
+    seen = results[name]
+    assert all(not isinstance(each, str) for each in seen), seen
+    for each in seen:
+        assert each.distance < 1e-12
+        assert [loss for loss, _ in each.oracle] == pytest.approx(each.losses, rel=1e-12)
+        assert [norm for _, norm in each.oracle] == pytest.approx(each.norms, rel=1e-12)
+        assert torch.equal(each.parameters, seen[0].parameters)
+        assert (each.losses, each.norms, each.weights) == (seen[0].losses, seen[0].norms, seen[0].weights)
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"every", "two forwards"}))
+def test_a_window_has_one_reduction(results, name):
+    for each in results[name]:
+        assert set(each.num_reductions) == {1}
+
+
+def test_every_micro_batch_is_reduced_where_all_ranks_have_as_many(results):
+    assert results["every"][0].num_reductions[:3] == {2: [3, 1, 1], 3: [1, 1, 1]}[len(results["every"])]
+
+
+def test_the_ledger_shows_reductions_and_windows_without_data(results):
+    first, second = (each.ledger for each in results["plain"][:2])
+    assert first == "( B B B R S Z B B B R S Z B R S Z ) ( B B B R S Z B B B R S Z B R S Z )"
+    assert second == "( B B B R S Z B B R S Z B R S Z ) ( B B B R S Z B B R S Z B R S Z )"

@@ -1,0 +1,130 @@
+"""Every rank takes the same decision when one of them fails, leaves or is not finite."""
+
+import math
+
+import pytest
+import torch
+from rank_faults import (
+    AroundTheWrapper,
+    Drifting,
+    FailingLoader,
+    Fault,
+    NoData,
+    Refused,
+    do_nothing,
+    leave,
+    make_nan,
+    raise_error,
+)
+from spawning import run_on_ranks
+
+CASES = {
+    "error": Fault(raise_error, position=1),
+    "error at the end": Fault(raise_error, position=3),
+    "leaves": Fault(leave, position=0),
+    "nan": Fault(make_nan, position=1),
+    "nan in the last": Fault(make_nan, position=2),
+    "nan skipped": Fault(make_nan, position=1, non_finite="skip-update"),
+    "no backward": Fault(do_nothing, position=2),
+    "all leave": Fault(leave, position=1, everywhere=True),
+    "refused": Refused(),
+    "around": AroundTheWrapper(),
+    "drifting": Drifting(),
+    "no data": NoData(),
+    "failing loader": FailingLoader(),
+}
+
+
+@pytest.fixture(scope="module")
+def results():
+    return run_on_ranks(2, CASES)
+
+
+def check_same(seen):
+    assert all(not isinstance(each, str) for each in seen), seen
+    assert torch.equal(seen[0]["parameters"], seen[1]["parameters"])
+    assert math.isfinite(seen[0]["parameters"].sum())
+
+
+@pytest.mark.parametrize("name", ["error", "error at the end"])
+def test_an_error_on_one_rank_voids_the_window_on_all(results, name):
+    seen = results[name]
+    check_same(seen)
+    assert all(each["unchanged"] and each["num_updates"] == 1 for each in seen)
+    assert seen[1]["error"] == "ValueError: disk on fire"
+    assert seen[0]["error"].startswith("RankError: ")
+    assert "rank 1 failed with ValueError: disk on fire" in seen[0]["error"]
+
+
+@pytest.mark.parametrize("name", ["leaves", "all leave"])
+def test_a_window_that_one_rank_leaves_is_void_on_all(results, name):
+    check_same(results[name])
+    for each in results[name]:
+        assert each["error"] == ""
+        assert each["voided"] == [False, True]
+        assert each["num_updates"] == 1
+
+
+@pytest.mark.parametrize(("name", "position"), [("nan", 1), ("nan in the last", 2)])
+def test_all_ranks_raise_where_one_is_not_finite(results, name, position):
+    check_same(results[name])
+    for each in results[name]:
+        assert each["error"].startswith(f"NonFiniteError: on rank 1 the loss of micro-batch {position}")
+        assert each["unchanged"]
+        assert each["num_updates"] == 1
+
+
+def test_all_ranks_skip_where_one_is_not_finite(results):
+    check_same(results["nan skipped"])
+    for each in results["nan skipped"]:
+        assert each["skipped"] == [None, "the gradient was not finite"]
+        assert each["num_updates"] == 1
+
+
+def test_a_micro_batch_without_backward_does_not_hold_the_others_up(results):
+    check_same(results["no backward"])
+    assert [each["num_updates"] for each in results["no backward"]] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("unwrapped", "nothing in the model reduces gradients over them"),
+        ("wrapped alone", "sync='none' is for models that each rank trains alone"),
+        ("sync", "sync='often': choose one of"),
+        ("half owned", "reduced over ranks, but the optimizer does not own them"),
+        ("stray", "the optimizer owns 1 parameters that are not reduced over ranks"),
+        ("closure", "LBFGS, which evaluates the loss again, is not supported over 2 ranks"),
+        ("drop", "non_finite='drop-micro-batch' is not supported over 2 ranks"),
+        ("coupled", "update_coupled is not exact over several ranks"),
+        ("auto", "over several ranks micro-batches cannot be measured"),
+        ("share", "effective_batch_size=5 cannot be shared out evenly over 2 ranks"),
+    ],
+)
+def test_what_is_not_exact_is_refused(results, what, message):
+    for refused in results["refused"]:
+        assert refused[what].startswith("UserError: ")
+        assert message in refused[what]
+
+
+def test_ranks_may_train_models_of_their_own(results):
+    assert [refused["alone"] for refused in results["refused"]] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("around", "the loss was not computed through the model that reduces gradients over ranks"),
+        ("drifting", "the gradients differ between ranks after their reduction (norms: rank 0"),
+        ("no data", "rank 1 has never had a micro-batch"),
+    ],
+)
+def test_a_mistake_is_named_on_every_rank(results, name, message):
+    for error in results[name]:
+        assert message in error
+
+
+def test_a_loader_that_fails_ends_the_pass_on_all_ranks(results):
+    first, second = results["failing loader"]
+    assert "rank 1 failed with OSError: bad sector" in first
+    assert second == "OSError: bad sector"
