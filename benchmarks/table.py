@@ -62,6 +62,13 @@ def recovery_table(result: dict[str, Any]) -> str:
     return f"## {title}\n\n" + "\n".join(lines)
 
 
+def planning_table(result: dict[str, Any]) -> str:
+    lines = ["| model | recommended micro-batch | part of the best measured throughput |", "|---|---|---|"]
+    for name, row in result["table"].items():
+        lines.append(f"| {name} | {row['recommended']} | {row['part_of_best_throughput']:.3f} |")
+    return "## What `plan` recommends, against real updates of every size\n\n" + "\n".join(lines)
+
+
 def machine_line(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return (
@@ -72,12 +79,12 @@ def machine_line(result: dict[str, Any]) -> str:
 
 def page() -> str:
     sections = [HEAD.rstrip()]
-    for name in ("overhead", "epoch", "lengths", "growth", "recovery"):
+    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "planning"):
         path = RESULTS / f"{name}.json"
         if not path.exists():
             continue
         result = json.loads(path.read_text(encoding="utf-8"))
-        special = {"growth": growth_table, "recovery": recovery_table}
+        special = {"growth": growth_table, "recovery": recovery_table, "planning": planning_table}
         body = special[name](result) if name in special else ratio_table(name, result)
         sections += [body, machine_line(result)]
     return "\n\n".join(sections) + "\n"

@@ -23,7 +23,7 @@ from gradledger.errors import UserError
 from gradledger.planner.communication import Link
 from gradledger.planner.result import Plan, PlanRow, RankRow, recommended_row
 
-_NUM_MORE_PASSES = 2  # over all sizes, so that a disturbance meets each of them
+_NUM_MORE_PASSES = 6  # over all sizes, so that a disturbance meets each of them
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
