@@ -6,6 +6,7 @@ Run it as ``python benchmarks/planning.py``; the result is kept in ``benchmarks/
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,6 +39,10 @@ def loss_fn(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 
+def updating(accumulator: gradledger.Accumulator, batch: Any, size: int) -> Callable[[], Any]:
+    return lambda: accumulator.update(batch, loss_fn, micro_batch_size=size)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
@@ -51,10 +56,7 @@ def main() -> None:
         plan = gradledger.plan(model, loss_fn, batch, optimizer=optimizer)
         accumulator = gradledger.Accumulator(model, optimizer)
         contenders = {
-            str(row.micro_batch_size): lambda size=row.micro_batch_size: accumulator.update(
-                batch, loss_fn, micro_batch_size=size
-            )
-            for row in plan.rows
+            str(row.micro_batch_size): updating(accumulator, batch, row.micro_batch_size) for row in plan.rows
         }
         rounds = paired_rounds(contenders, num_rounds=arguments.rounds, clock=CLOCKS[arguments.clock])
         seconds = {size: min(times) for size, times in rounds.items()}
@@ -62,9 +64,7 @@ def main() -> None:
         chosen = str(plan.recommended.micro_batch_size)
         part = min(seconds.values()) / seconds[chosen]
         table[make.__name__] = {"recommended": int(chosen), "part_of_best_throughput": part, "seconds": seconds}
-        print(
-            f"{make.__name__:14} recommends {chosen:>4}: {part:.3f} of the best throughput, {min(seconds, key=seconds.get)}"
-        )
+        print(f"{make.__name__:14} recommends {chosen:>4}: {part:.3f} of the best measured throughput")
     settings = {"effective_batch": EFFECTIVE, "rounds": arguments.rounds, "clock": arguments.clock}
     print(keep("planning", {**machine(), **settings, "table": table}))
 
