@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +15,10 @@ from gradledger.auditor.account import Account, Change, ChangeKind, Summary
 from gradledger.auditor.epochs import EpochWatch
 from gradledger.auditor.locations import inside_engine, location_of, user_frame, user_location
 from gradledger.auditor.loss_graph import Reading, read_loss
+from gradledger.auditor.readings import horizon, is_finite, is_zero, memory_share
+from gradledger.auditor.registry import MAX_INDEX, Registry
 from gradledger.auditor.survey import Survey, mark_retained, retained_call, survey
 from gradledger.ledger import (
-    DEFAULT_ACCOUNT,
     Adjust,
     Average,
     Backward,
@@ -38,7 +37,6 @@ from gradledger.ledger import (
 )
 
 _SURVEYS_PER_LINE = 3
-_MAX_INDEX = 100_000
 
 
 class AuditStopped(BaseException):
@@ -92,7 +90,7 @@ class _Call:
     sharded: dict[int, bool] = field(default_factory=dict)
 
 
-class Recorder:
+class Recorder(Registry):
     """The ledger of this process while it is being audited.
 
     Args:
@@ -108,13 +106,10 @@ class Recorder:
         max_entries: int = 60_000,
         on_full: Callable[[Ledger], None] | None = None,
     ) -> None:
+        super().__init__()
         self.stop_after = stop_after
         self.max_entries = max_entries
         self.on_full = on_full
-        self.accounts: dict[str, Account] = {}
-        self.owners: dict[int, list[tuple[Account, int]]] = {}
-        self.gradients: dict[int, tuple[Account, int]] = {}
-        self.aliases: dict[int, tuple[Any, Account, int, bool]] = {}
         self.entries: list[Entry] = []
         self.epochs = EpochWatch(self)
         self.local = _ThreadState()
@@ -129,92 +124,7 @@ class Recorder:
         self.backward_threads: set[int] = set()
         self.scaler_accounts: dict[int, dict[str, Account]] = {}
         self.scaler_used = False
-        self.on_sharded: Callable[[], None] | None = None
         self._lock = threading.RLock()
-        self._by_optimizer: dict[int, tuple[weakref.ref[Any], Account]] = {}
-
-    # Accounts
-
-    def account_of(self, optimizer: Any) -> Account | None:
-        """The account of an optimizer, opened when it is first met. Optimizers over the same parameters share one."""
-        optimizer = _unwrapped(optimizer)
-        known = self._by_optimizer.get(id(optimizer))
-        if known is not None and known[0]() is optimizer:
-            if known[1].refresh():
-                self._index(known[1])
-            return known[1]
-        if not getattr(optimizer, "param_groups", None):
-            return None
-        account = self._shared_account(optimizer) or self._open_account(optimizer)
-        identity = id(optimizer)
-        reference = weakref.ref(optimizer, lambda gone: self._optimizer_gone(identity, gone))
-        self._by_optimizer[identity] = (reference, account)
-        account.optimizer = reference
-        return account
-
-    def _optimizer_gone(self, identity: int, reference: weakref.ref[Any]) -> None:
-        """An optimizer was destroyed: its account is closed where no other optimizer has it."""
-        known = self._by_optimizer.get(identity)
-        if known is None or known[0] is not reference:
-            return
-        del self._by_optimizer[identity]
-        account = known[1]
-        others = [other for other, its_account in self._by_optimizer.values() if its_account is account]
-        if others:
-            account.optimizer = others[-1]
-        else:
-            self._close_account(account)
-
-    def meet_living_optimizers(self) -> None:
-        """Open accounts for the optimizers that were made before the audit, as in a notebook."""
-        for candidate in gc.get_objects():
-            if issubclass(type(candidate), torch.optim.Optimizer):  # isinstance would wake lazy objects
-                self.account_of(candidate)
-
-    def _shared_account(self, optimizer: Any) -> Account | None:
-        wanted = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for account in self.accounts.values():
-            if account.positions.keys() == wanted:
-                return account
-        return None
-
-    def _open_account(self, optimizer: Any) -> Account:
-        key = f"account {len(self.accounts)}"
-        account = Account(key, _assigned_name(key), weakref.ref(optimizer), thread=threading.get_ident())
-        account.refresh()
-        self.accounts[key] = account
-        self._index(account)
-        return account
-
-    def _close_account(self, account: Account) -> None:
-        """Let go of the parameters."""
-        for identity in account.positions:
-            owners = [pair for pair in self.owners.pop(identity, []) if pair[0] is not account]
-            if owners:
-                self.owners[identity] = owners
-        for index in (self.gradients, self.aliases):
-            for identity in [key for key, known in index.items() if any(part is account for part in known)]:
-                del index[identity]
-        account.close()
-
-    def _index(self, account: Account) -> None:
-        if account.is_sharded and self.on_sharded is not None:
-            self.on_sharded()
-            self.on_sharded = None
-        for position, parameter in enumerate(account.parameters):
-            owners = self.owners.setdefault(id(parameter), [])
-            if not any(owner is account for owner, _ in owners):
-                owners.append((account, position))
-            if parameter.grad is not None:
-                self.gradients[id(parameter.grad)] = (account, position)
-
-    def accounts_of(self, parameters: Iterable[Any]) -> list[Account]:
-        """The accounts that own any of these parameters."""
-        found: dict[str, Account] = {}
-        for parameter in parameters:
-            for account, _ in self.owners.get(id(parameter), ()):
-                found[account.key] = account
-        return list(found.values())
 
     # Entries
 
@@ -342,7 +252,7 @@ class Recorder:
             if account.parameters[position] is not parameter or value is parameter.grad is not None:
                 continue  # `p.grad /= n` sets what it has just changed in place
             place = self._first_location(account)
-            kind: ChangeKind = "zero" if value is None or _is_zero(value) else "write"
+            kind: ChangeKind = "zero" if value is None or is_zero(value) else "write"
             change = Change(kind, location=place, replaces=True)
             self._note(account, position, change)
 
@@ -369,13 +279,6 @@ class Recorder:
         account.left_loop = self.epochs.has_left_loop(account)
         account.by_engine = inside_engine()
         return user_location()
-
-    def _index_gradients(self, account: Account) -> None:
-        gradients = self.gradients
-        for position, parameter in enumerate(account.parameters):
-            gradient = parameter.grad
-            if gradient is not None:
-                gradients[id(gradient)] = (account, position)
 
     # Backward
 
@@ -423,7 +326,7 @@ class Recorder:
             mark_retained(roots, number)
             self.retained_pending = True
         surveyed = self._survey(roots, location)
-        return _Call(number, location, reading, retained, reuses, _is_finite(losses), surveyed)
+        return _Call(number, location, reading, retained, reuses, is_finite(losses), surveyed)
 
     def _survey(self, roots: list[Any], location: Location | None) -> _Surveyed:
         done = self.num_surveys.get(location, 0)
@@ -468,7 +371,7 @@ class Recorder:
         if not changed and not kept:
             return
         gradients = self.gradients
-        if len(gradients) > _MAX_INDEX:
+        if len(gradients) > MAX_INDEX:
             gradients.clear()
             for other in self.accounts.values():
                 self._index_gradients(other)
@@ -595,7 +498,7 @@ class Recorder:
                 scaler=scaler is not None,
                 in_backward=running.in_backward,
                 num_missing=self._num_missing(account),
-                memory_share=_memory_share(account),
+                memory_share=memory_share(account),
             ),
         )
         account.num_updates += 1
@@ -685,7 +588,7 @@ class Recorder:
                 location=user_location(),
                 lr=lr if isinstance(lr, float) else None,
                 scheduler=type(scheduler).__name__,
-                horizon=_horizon(scheduler),
+                horizon=horizon(scheduler),
                 construction=self.schedulers.get(scheduler),
             ),
         )
@@ -741,73 +644,3 @@ class Recorder:
     def _ledger_of(self, entries: list[Entry]) -> Ledger:
         names = self.names()
         return Ledger(replace(entry, account=names[entry.account]) for entry in entries)
-
-    def names(self) -> dict[str, str]:
-        """The reported name of each account: the only one is ``main``."""
-        used = {key: account for key, account in self.accounts.items() if account.is_used}
-        if len(used) == 1:
-            return dict.fromkeys(used, DEFAULT_ACCOUNT)
-        taken: dict[str, int] = {}
-        names = {}
-        for key, account in used.items():
-            taken[account.name] = number = taken.get(account.name, 0) + 1
-            names[key] = account.name if number == 1 else f"{account.name}-{number}"
-        return names
-
-
-def _is_zero(tensor: torch.Tensor) -> bool:
-    """All zeros, as far as a look costs no wait."""
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
-        return False
-    few = tensor.detach().flatten()[:256]
-    return not few.any() and not tensor.detach().any()
-
-
-def _unwrapped(optimizer: Any) -> Any:
-    """The optimizer inside wrappers such as Accelerate's and Fabric's."""
-    for _ in range(4):
-        inner = getattr(optimizer, "optimizer", None)
-        if inner is None or not hasattr(inner, "param_groups"):
-            break
-        optimizer = inner
-    return optimizer
-
-
-def _assigned_name(default: str) -> str:
-    """The variable on the left of the source line that is being executed, or a plain name."""
-    import linecache
-    import re
-
-    frame = user_frame(3)
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno) if frame else ""
-    match = re.match(r"\s*(?:self\.)?(\w+)\s*(?::[^=]*)?=[^=]", line)
-    return match[1] if match else default.replace(" ", "-")
-
-
-def _is_finite(losses: list[Any]) -> bool | None:
-    """Whether the loss is finite, where looking costs no wait."""
-    if len(losses) != 1 or losses[0].numel() != 1 or losses[0].device.type != "cpu":
-        return None
-    return math.isfinite(losses[0].detach().item())
-
-
-def _horizon(scheduler: Any) -> int | None:
-    """The number of steps that a scheduler was built for."""
-    for name in ("T_max", "total_steps", "total_iters"):
-        value = getattr(scheduler, name, None)
-        if isinstance(value, int):
-            return value
-    for function in getattr(scheduler, "lr_lambdas", None) or ():
-        value = getattr(function, "keywords", {}).get("num_training_steps")
-        if isinstance(value, int):
-            return value
-    return None
-
-
-def _memory_share(account: Account) -> float | None:
-    """The peak share of the device's memory, where the device keeps count."""
-    device = account.parameters[0].device if account.parameters else None
-    if device is None or device.type != "cuda":
-        return None
-    total = torch.cuda.get_device_properties(device).total_memory
-    return torch.cuda.max_memory_reserved(device) / total
