@@ -10,6 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -73,6 +76,25 @@ def replicate(model: nn.Module, **options: Any) -> nn.Module:
     return DistributedDataParallel(model, **options)
 
 
+def shard(model: nn.Module) -> nn.Module:
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for layer in model.children():
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def shard_whole(model: nn.Module) -> nn.Module:
+    return fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+
+
+def shard_with_replicas(model: nn.Module) -> nn.Module:
+    return fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("r", "s")))
+
+
+def full(parameter: Tensor) -> Tensor:
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
 def make(
     wrap: Callable[[nn.Module], nn.Module], model: Callable[[], nn.Module] = Tagger
 ) -> tuple[nn.Module, nn.Module]:
@@ -87,6 +109,8 @@ def whole(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, DistributedDataParallel):
             return module.module
+    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return nn.ParameterList([full(parameter.detach()) for parameter in model.parameters()])
     return model
 
 
@@ -191,4 +215,17 @@ def count_reductions(model: nn.Module) -> Counter:
     for module in model.modules():
         if isinstance(module, DistributedDataParallel):
             module.register_comm_hook(counter, hook)
+    if not isinstance(model, DistributedDataParallel):
+        count_reduce_scatters(counter)
     return counter
+
+
+def count_reduce_scatters(counter: Counter) -> None:
+    """What FSDP2 calls to reduce, counted for as long as the rank lives."""
+    reduce_scatter = dist.reduce_scatter_single
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        counter.num_reductions += 1
+        return reduce_scatter(*arguments, **options)
+
+    dist.reduce_scatter_single = counting

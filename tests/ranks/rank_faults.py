@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rank_cases import IGNORED, Tagger, loaders, make, replicate, token_mean, whole
+from rank_cases import IGNORED, Tagger, global_windows, loaders, make, replicate, token_mean, whole
 from torch import nn
 
 import gradledger
+from engine.oracle import relative_distance, train_on_whole_batches
 
 
 def accumulate(model: nn.Module, **options: Any) -> gradledger.Accumulator:
@@ -42,7 +43,9 @@ def train(accumulator: gradledger.Accumulator, loader: list[Any], *, on_micro_ba
                     break
                 if told == "nothing":
                     continue
-                window.backward(told)
+                window.backward(loss if told == "leave after" else told)
+                if told == "leave after":
+                    break
             if on_micro_batch:
                 on_micro_batch(number, position + 1, None)
     return windows
@@ -61,7 +64,7 @@ class Fault:
         self.options = options
 
     def __call__(self, rank: int, num_ranks: int) -> dict[str, Any]:
-        model, _ = make(self.wrap)
+        model, plain = make(self.wrap)
         accumulator = accumulate(model, **self.options)
         loader = loaders(num_ranks, lengths=(6, 6, 6))[rank]
         after_first: list[torch.Tensor] = []
@@ -77,8 +80,12 @@ class Fault:
         unchanged = len(after_first) == 1 and torch.equal(parameters_of(model), after_first[0])
         num_updates = accumulator.num_updates
         train(accumulator, loader)  # the accumulator goes on
+        of_ranks = loaders(num_ranks, lengths=(6, 6, 6))
+        first, second = global_windows(of_ranks, 3)
+        train_on_whole_batches(plain, torch.optim.SGD(plain.parameters(), lr=0.1), [first, first, second], token_mean)
         return {
             "error": error, "unchanged": unchanged, "num_updates": num_updates, "parameters": parameters_of(model),
+            "distance": relative_distance(whole(model), plain),
             "skipped": [w.skip_reason for w in windows], "voided": [w.voided for w in windows],
         }  # fmt: skip
 
@@ -93,6 +100,10 @@ def make_nan(loss: Any) -> Any:
 
 def leave(loss: Any) -> str:
     return "leave"
+
+
+def leave_after_backward(loss: Any) -> str:
+    return "leave after"
 
 
 def do_nothing(loss: Any) -> str:

@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from rank_cases import Exact, replicate, sample_mean, skip_empty, split_terms, two_forwards
+from rank_cases import (
+    Exact,
+    replicate,
+    sample_mean,
+    shard,
+    shard_whole,
+    shard_with_replicas,
+    skip_empty,
+    split_terms,
+    two_forwards,
+)
 from rank_faults import Normed, Switched
 from spawning import run_on_ranks
 
@@ -30,6 +40,16 @@ CASES = {
     "unused parameters": Exact(finding_unused, model=Switched),
     "buffers": Exact(model=Normed),
     "bucket views": Exact(with_views, clip_norm=0.05),
+    "sharded": Exact(shard),
+    "sharded whole": Exact(shard_whole, clip_norm=0.05),
+    "sharded, clipped": Exact(shard, clip_norm=0.05),
+    "sharded, clipped by value": Exact(shard, clip_value=0.01),
+    "sharded, every": Exact(shard, sync="every", clip_norm=0.05),
+    "sharded, late weights": Exact(shard, late=True),
+    "sharded, mostly ignored": Exact(shard, ignored=0.9),
+    "sharded, no backward": Exact(shard, ignored=0.9, step=skip_empty),
+    "sharded, two terms": Exact(shard, step=split_terms),
+    "sharded with replicas": Exact(shard_with_replicas, clip_norm=0.05),
 }
 
 
@@ -50,10 +70,20 @@ def test_the_parameters_are_those_of_whole_batches(results, name):
         assert (each.losses, each.norms, each.weights) == (seen[0].losses, seen[0].norms, seen[0].weights)
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"every", "two forwards"}))
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name not in ("every", "two forwards") and "sharded" not in name]
+)
 def test_a_window_has_one_reduction(results, name):
     for each in results[name]:
         assert set(each.num_reductions) == {1}
+
+
+def test_a_window_has_one_reduction_of_each_sharded_module(results):
+    for each in results["sharded whole"]:
+        assert set(each.num_reductions) == {1}
+    for each in results["sharded"]:
+        assert set(each.num_reductions) == {3}
+    assert results["sharded, every"][0].num_reductions[:3] == [9, 9, 3]
 
 
 def test_every_micro_batch_is_reduced_where_all_ranks_have_as_many(results):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from rank_cases import shard
 from rank_faults import (
     AroundTheWrapper,
     Drifting,
@@ -13,6 +14,7 @@ from rank_faults import (
     Refused,
     do_nothing,
     leave,
+    leave_after_backward,
     make_nan,
     raise_error,
 )
@@ -25,6 +27,11 @@ CASES = {
     "nan": Fault(make_nan, position=1),
     "nan in the last": Fault(make_nan, position=2),
     "nan skipped": Fault(make_nan, position=1, non_finite="skip-update"),
+    "sharded error": Fault(raise_error, position=3, wrap=shard),
+    "sharded leaves": Fault(leave_after_backward, position=1, wrap=shard),
+    "sharded leaves too late": Fault(leave, position=1, wrap=shard, everywhere=True),
+    "sharded nan": Fault(make_nan, position=1, wrap=shard),
+    "sharded nan skipped": Fault(make_nan, position=1, wrap=shard, non_finite="skip-update"),
     "no backward": Fault(do_nothing, position=2),
     "all leave": Fault(leave, position=1, everywhere=True),
     "refused": Refused(),
@@ -46,7 +53,14 @@ def check_same(seen):
     assert math.isfinite(seen[0]["parameters"].sum())
 
 
-@pytest.mark.parametrize("name", ["error", "error at the end"])
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if isinstance(case, Fault) and case.fault is not do_nothing]
+)
+def test_what_was_given_up_leaves_no_trace(results, name):
+    assert max(each["distance"] for each in results[name]) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["error", "error at the end", "sharded error"])
 def test_an_error_on_one_rank_voids_the_window_on_all(results, name):
     seen = results[name]
     check_same(seen)
@@ -56,7 +70,7 @@ def test_an_error_on_one_rank_voids_the_window_on_all(results, name):
     assert "rank 1 failed with ValueError: disk on fire" in seen[0]["error"]
 
 
-@pytest.mark.parametrize("name", ["leaves", "all leave"])
+@pytest.mark.parametrize("name", ["leaves", "all leave", "sharded leaves"])
 def test_a_window_that_one_rank_leaves_is_void_on_all(results, name):
     check_same(results[name])
     for each in results[name]:
@@ -65,7 +79,7 @@ def test_a_window_that_one_rank_leaves_is_void_on_all(results, name):
         assert each["num_updates"] == 1
 
 
-@pytest.mark.parametrize(("name", "position"), [("nan", 1), ("nan in the last", 2)])
+@pytest.mark.parametrize(("name", "position"), [("nan", 1), ("nan in the last", 2), ("sharded nan", 1)])
 def test_all_ranks_raise_where_one_is_not_finite(results, name, position):
     check_same(results[name])
     for each in results[name]:
@@ -74,9 +88,10 @@ def test_all_ranks_raise_where_one_is_not_finite(results, name, position):
         assert each["num_updates"] == 1
 
 
-def test_all_ranks_skip_where_one_is_not_finite(results):
-    check_same(results["nan skipped"])
-    for each in results["nan skipped"]:
+@pytest.mark.parametrize("name", ["nan skipped", "sharded nan skipped"])
+def test_all_ranks_skip_where_one_is_not_finite(results, name):
+    check_same(results[name])
+    for each in results[name]:
         assert each["skipped"] == [None, "the gradient was not finite"]
         assert each["num_updates"] == 1
 
@@ -122,6 +137,11 @@ def test_ranks_may_train_models_of_their_own(results):
 def test_a_mistake_is_named_on_every_rank(results, name, message):
     for error in results[name]:
         assert message in error
+
+
+def test_a_micro_batch_that_others_wait_for_cannot_be_left_quietly(results):
+    for rank, each in enumerate(results["sharded leaves too late"]):
+        assert f"rank {rank} left its window in micro-batch 1, for which other ranks wait" in each["error"]
 
 
 def test_a_loader_that_fails_ends_the_pass_on_all_ranks(results):

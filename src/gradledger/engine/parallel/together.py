@@ -47,21 +47,30 @@ def find_ranks(model: nn.Module, account: Account, table: WeightTable, sync: Syn
         if sync == "none":
             return None
         raise UserError(
-            f"there are {dist.get_world_size()} ranks, but nothing in the model reduces gradients over them: wrap it "
-            "in DistributedDataParallel before the accumulator is made, or give sync='none' if each rank trains a "
-            "model of its own"
+            f"there are {dist.get_world_size()} ranks, but nothing in the model reduces gradients over them: before "
+            "the accumulator is made, wrap the model in DistributedDataParallel or shard it with fully_shard, or give "
+            "sync='none' if each rank trains a model of its own"
         )
     if sync == "none":
         raise UserError("sync='none' is for models that each rank trains alone, but this one is wrapped to reduce")
     return None if dist.get_world_size(wrapper.group) == 1 else Together(wrapper, table, sync)
 
 
-def _find_wrapper(model: nn.Module, account: Account) -> Replicas | None:
+def _find_wrapper(model: nn.Module, account: Account) -> Wrapper | None:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    from gradledger.engine.parallel.sharding import Shards, outermost_shards
+
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        raise UserError("FullyShardedDataParallel (FSDP1) is not supported: shard the model with fully_shard (FSDP2)")
     replicas = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
-    if not replicas:
+    shards = outermost_shards(model)
+    if not replicas and not shards:
         return None
-    wrapper = Replicas(replicas)
-    _check_reduced(model, account, {id(leaf) for leaf in wrapper.leaves()})
+    if replicas and shards:
+        raise UserError("the model is both in DistributedDataParallel and sharded with fully_shard: use one of them")
+    wrapper = Replicas(replicas) if replicas else Shards(shards)
+    _check_reduced(model, account, {id(parameter) for parameter in wrapper.reduced()})
     return wrapper
 
 
@@ -92,10 +101,10 @@ class Together:
         sync: When to reduce.
     """
 
-    def __init__(self, wrapper: Replicas, table: WeightTable, sync: Sync) -> None:
+    def __init__(self, wrapper: Wrapper, table: WeightTable, sync: Sync) -> None:
         self._units = table.units[:-1]
         self.ranks = Ranks(wrapper.group, 4 + len(table.units))
-        self._wrapper: Wrapper = wrapper
+        self._wrapper = wrapper
         self._table = table
         self._is_last_only = sync != "every"
         self._latest: Any = None

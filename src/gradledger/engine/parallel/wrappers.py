@@ -26,6 +26,8 @@ class Wrapper:
 
     divisor: float
     """What each rank's gradient is divided by in the reduction."""
+    group: dist.ProcessGroup
+    """The ranks that it reduces over."""
     is_aligned: bool
     """Every micro-batch communicates, so that all ranks need as many."""
 
@@ -62,6 +64,10 @@ class Wrapper:
     def leaves(self) -> list[Tensor]:
         """The tensors that gradients accumulate in."""
         raise NotImplementedError
+
+    def reduced(self) -> list[Tensor]:
+        """The parameters whose gradients are reduced."""
+        return self.leaves()
 
     def abandon(self) -> None:
         """Forget the gradients that were held back."""
@@ -101,7 +107,7 @@ class Replicas(Wrapper):
         super().__init__(modules)
         self._modules = modules
         self._held: ExitStack | None = None
-        self.group: dist.ProcessGroup = modules[0].process_group
+        self.group = modules[0].process_group
         if any(module.process_group is not self.group for module in modules):
             raise UserError("the model's DistributedDataParallel modules reduce over unlike groups: give them one")
         self.divisor = float(dist.get_world_size(self.group))

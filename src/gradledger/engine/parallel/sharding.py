@@ -1,0 +1,133 @@
+"""Models sharded with FSDP2 (``fully_shard``): each rank holds a part of every parameter and of its gradient."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from gradledger.engine.parallel.wrappers import Wrapper
+from gradledger.errors import UserError
+
+
+class Shards(Wrapper):
+    """What FSDP2 shards. Its forwards and backwards gather parameters, so that all ranks run as many.
+
+    Args:
+        modules: The outermost sharded modules.
+
+    Raises:
+        UserError: Parameters are split in another way than FSDP2's own, over unlike meshes, or a divide factor is set.
+    """
+
+    is_aligned = True
+
+    def __init__(self, modules: Sequence[FSDPModule]) -> None:
+        super().__init__([module for module in modules if isinstance(module, nn.Module)])
+        self._modules = modules
+        self._unsharded: dict[int, Tensor] = {}
+        self._has_begun = False
+        self.group = _group_of([p for p in self.reduced() if isinstance(p, DTensor)])
+        self.divisor = float(dist.get_world_size(self.group))
+        self._check_divide_factors()
+        reference = weakref.ref(self)
+
+        def notice_parameters(module: nn.Module, _inputs: Any) -> None:
+            shards = reference()
+            if shards is not None and shards._is_watching:
+                shards._has_begun = True
+                found = [p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+                shards._unsharded.update((id(p), p) for p in found)
+
+        for module in self._all():
+            self._keep(module.register_forward_pre_hook(notice_parameters))
+
+    def hold(self) -> None:
+        """Keep whole gradients on each rank."""
+        for module in self._modules:
+            module.set_requires_gradient_sync(False)
+            module.set_is_last_backward(False)
+
+    def release(self) -> None:
+        """Reduce them and keep this rank's part."""
+        for module in self._modules:
+            module.set_requires_gradient_sync(True)
+            module.set_is_last_backward(True)
+
+    def leaves(self) -> list[Tensor]:
+        """The gathered parameters of the window's forwards, in which gradients accumulate before the reduction."""
+        return list(self._unsharded.values())
+
+    def reduced(self) -> list[Tensor]:
+        """The sharded parameters."""
+        return [p for module in self._outermost() for p in module.parameters() if p.requires_grad]
+
+    def watch(self, *, on: bool) -> None:
+        """Begin or end noticing forwards."""
+        super().watch(on=on)
+        self._unsharded.clear()
+        self._has_begun = False
+
+    def abandon(self) -> None:
+        """Forget gradients that were not reduced yet: they would count in the next window."""
+        if not self._has_begun:
+            return
+        for module in self._modules:
+            module.reset_iter_state()  # which leaves what was accumulated
+        for leaf in self.leaves():
+            leaf.grad = None
+        for group in self._parameter_groups():
+            for parameter in group.fsdp_params:
+                parameter.unsharded_accumulated_grad = None
+
+    def _outermost(self) -> list[nn.Module]:
+        return [module for module in self._modules if isinstance(module, nn.Module)]
+
+    def _all(self) -> list[nn.Module]:
+        return [part for module in self._outermost() for part in module.modules() if isinstance(part, FSDPModule)]
+
+    def _check_divide_factors(self) -> None:
+        for group in self._parameter_groups():
+            if group.gradient_divide_factor not in (None, self.divisor):
+                raise UserError(
+                    f"set_gradient_divide_factor({group.gradient_divide_factor}) was called on a sharded module: "
+                    "leave it out, the window divides by the whole effective batch's weight"
+                )
+
+    def _parameter_groups(self) -> list[Any]:
+        states = [module._get_fsdp_state() for module in self._all() if isinstance(module, FSDPModule)]
+        return [group for state in states for group in state._fsdp_param_groups]
+
+
+def outermost_shards(model: nn.Module) -> list[FSDPModule]:
+    """The sharded modules of a model that are in no other one."""
+    found: list[FSDPModule] = []
+    inside: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, FSDPModule) and id(module) not in inside:
+            found.append(module)
+            assert isinstance(module, nn.Module)
+            inside.update(id(part) for part in module.modules())
+    return found
+
+
+def _group_of(parameters: Sequence[DTensor]) -> dist.ProcessGroup:
+    meshes = {parameter.device_mesh for parameter in parameters}
+    layouts = {tuple(placement.is_shard() for placement in parameter.placements) for parameter in parameters}
+    if len(meshes) != 1 or not layouts <= {(True,), (False, True)}:
+        raise UserError(
+            "the model's parameters are sharded over several meshes, or in another way than fully_shard's own (as in "
+            "tensor parallelism): only one mesh of data-parallel ranks, with or without replicas, is supported"
+        )
+    mesh = meshes.pop()
+    if mesh.size() == dist.get_world_size():
+        assert dist.group.WORLD is not None
+        return dist.group.WORLD
+    if mesh.ndim == 1:
+        return mesh.get_group()
+    raise UserError("a mesh with replicas that does not hold all ranks is not supported: shard over all of them")
