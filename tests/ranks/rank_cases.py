@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gradledger
 from engine.oracle import relative_distance, train_on_whole_batches
+from gradledger.ledger import Ledger
 
 IGNORED = -100
 
@@ -125,6 +126,7 @@ class Seen:
     oracle: list[tuple[float, float]]
     num_reductions: list[int]
     ledger: str
+    entries: Ledger
     parameters: Tensor
 
 
@@ -167,10 +169,9 @@ class Exact:
         result = whole(model)
         losses, norms, weights = map(list, zip(*seen, strict=True))
         parameters = torch.cat([p.detach().reshape(-1) for p in result.parameters()])
-        ledger = accumulator.ledger.text()
-        return Seen(
-            relative_distance(result, plain), losses, norms, weights, oracle, num_reductions, ledger, parameters
-        )
+        books = Ledger(list(accumulator.ledger))
+        distance = relative_distance(result, plain)
+        return Seen(distance, losses, norms, weights, oracle, num_reductions, books.text(), books, parameters)
 
 
 def split_terms(window: gradledger.Window, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:

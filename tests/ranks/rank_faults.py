@@ -120,6 +120,7 @@ class Refused:
         model, plain = make(self.wrap)
         batch = loaders(num_ranks)[rank][0]
         adam = torch.optim.Adam(model.parameters())
+        static = replicate(make(lambda model: model)[0], static_graph=True)
         half = torch.optim.Adam(list(model.parameters())[:2])
         stray = torch.optim.Adam([*model.parameters(), nn.Parameter(torch.zeros(2))])
         lbfgs = torch.optim.LBFGS(model.parameters())
@@ -129,6 +130,7 @@ class Refused:
             "unwrapped": error_of(lambda: make_it(plain, torch.optim.Adam(plain.parameters()))),
             "alone": error_of(lambda: make_it(plain, torch.optim.Adam(plain.parameters()), sync="none")),
             "wrapped alone": error_of(lambda: make_it(model, adam, sync="none")),
+            "static": error_of(lambda: make_it(static, torch.optim.Adam(static.parameters()))),
             "sync": error_of(lambda: make_it(model, adam, sync="often")),
             "half owned": error_of(lambda: make_it(model, half)),
             "stray": error_of(lambda: make_it(model, stray)),
@@ -138,6 +140,37 @@ class Refused:
             "auto": error_of(lambda: ready.update(batch, token_mean)),
             "share": error_of(lambda: ready.windows([batch], effective_batch_size=2 * num_ranks + 1)),
         }
+
+
+class Update:
+    """Whole effective batches, a part of each on every rank."""
+
+    def __call__(self, rank: int, num_ranks: int) -> tuple[float, float]:
+        model, plain = make(replicate)
+        accumulator = accumulate(model)
+        parts = loaders(num_ranks)
+        for part in parts[rank][:2]:
+            update = accumulator.update(part, lambda model, batch: token_mean(model, *batch), micro_batch_size=2)
+        optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+        batches = [[part[at] for part in parts] for at in range(2)]
+        oracle = train_on_whole_batches(plain, optimizer, batches, token_mean)
+        return relative_distance(whole(model), plain), abs(update.loss - oracle[1][0])
+
+
+class BySamples:
+    """Windows of an effective batch of both ranks' samples."""
+
+    def __call__(self, rank: int, num_ranks: int) -> list[float]:
+        model, _ = make(replicate)
+        accumulator = accumulate(model, weight=None)
+        loader = [(inputs[:1], labels[:1]) for inputs, labels in loaders(num_ranks, lengths=(6, 6))[rank]]
+        weights = []
+        for window in accumulator.windows(loader, effective_batch_size=6):
+            with window:
+                for inputs, _ in window:
+                    window.backward(model(inputs).square().mean())
+            weights.append(window.weight)
+        return weights
 
 
 class AroundTheWrapper:

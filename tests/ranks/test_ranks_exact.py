@@ -16,6 +16,9 @@ from rank_cases import (
 from rank_faults import Normed, Switched
 from spawning import run_on_ranks
 
+from gradledger.ledger import balance_of
+from gradledger.rules import judge
+
 
 def finding_unused(model):
     return replicate(model, find_unused_parameters=True)
@@ -23,6 +26,10 @@ def finding_unused(model):
 
 def with_views(model):
     return replicate(model, gradient_as_bucket_view=True)
+
+
+def compiled(model):
+    return torch.compile(replicate(model), backend="eager")
 
 
 CASES = {
@@ -39,6 +46,7 @@ CASES = {
     "two forwards": Exact(step=two_forwards),
     "unused parameters": Exact(finding_unused, model=Switched),
     "buffers": Exact(model=Normed),
+    "compiled": Exact(compiled),
     "bucket views": Exact(with_views, clip_norm=0.05),
     "sharded": Exact(shard),
     "sharded whole": Exact(shard_whole, clip_norm=0.05),
@@ -84,6 +92,16 @@ def test_a_window_has_one_reduction_of_each_sharded_module(results):
     for each in results["sharded"]:
         assert set(each.num_reductions) == {3}
     assert results["sharded, every"][0].num_reductions[:3] == [9, 9, 3]
+
+
+@pytest.mark.parametrize("name", ["plain", "clipped", "sharded whole", "late weights"])
+def test_each_rank_balances_by_itself(results, name):
+    for each in results[name]:
+        assert [finding for finding in judge(each.entries) if finding.severity != "info"] == []
+        verdicts = [balance_of(window).verdict for window in each.entries.windows() if window.step is not None]
+        assert set(verdicts) <= {"balanced", "unknown"}  # a repeated micro-batch has no weight to compare by
+        assert each is not results[name][0] or set(verdicts) == {"balanced"}
+        assert {entry.rank for entry in each.entries} == {results[name].index(each)}
 
 
 def test_every_micro_batch_is_reduced_where_all_ranks_have_as_many(results):

@@ -7,11 +7,13 @@ import torch
 from rank_cases import shard
 from rank_faults import (
     AroundTheWrapper,
+    BySamples,
     Drifting,
     FailingLoader,
     Fault,
     NoData,
     Refused,
+    Update,
     do_nothing,
     leave,
     leave_after_backward,
@@ -37,6 +39,8 @@ CASES = {
     "refused": Refused(),
     "around": AroundTheWrapper(),
     "drifting": Drifting(),
+    "update": Update(),
+    "by samples": BySamples(),
     "no data": NoData(),
     "failing loader": FailingLoader(),
 }
@@ -107,6 +111,7 @@ def test_a_micro_batch_without_backward_does_not_hold_the_others_up(results):
         ("unwrapped", "nothing in the model reduces gradients over them"),
         ("wrapped alone", "sync='none' is for models that each rank trains alone"),
         ("sync", "sync='often': choose one of"),
+        ("static", "DistributedDataParallel(static_graph=True) cannot hold gradients back"),
         ("half owned", "reduced over ranks, but the optimizer does not own them"),
         ("stray", "the optimizer owns 1 parameters that are not reduced over ranks"),
         ("closure", "LBFGS, which evaluates the loss again, is not supported over 2 ranks"),
@@ -120,6 +125,14 @@ def test_what_is_not_exact_is_refused(results, what, message):
     for refused in results["refused"]:
         assert refused[what].startswith("UserError: ")
         assert message in refused[what]
+
+
+def test_an_update_is_that_of_all_ranks_parts(results):
+    assert all(max(each) < 1e-12 for each in results["update"]), results["update"]
+
+
+def test_an_effective_batch_is_shared_out_over_ranks(results):
+    assert results["by samples"] == [[6.0, 6.0], [6.0, 6.0]]
 
 
 def test_ranks_may_train_models_of_their_own(results):

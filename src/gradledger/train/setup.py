@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,6 +79,11 @@ def prepare(config: TrainConfig, data: Data | None = None) -> Setup:
     Raises:
         UserError: A name, an argument or the device is wrong, or things do not fit together.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(
+            f"this process is one of {os.environ['WORLD_SIZE']} ranks (WORLD_SIZE), but a configured run trains in one "
+            "process: start it without torchrun, or train with gradledger.Accumulator in a script of your own"
+        )
     data = load_data(config) if data is None else data
     config = complete(config, data)
     device = _device(config.device)

@@ -105,6 +105,10 @@ class Replicas(Wrapper):
 
     def __init__(self, modules: Sequence[DistributedDataParallel]) -> None:
         super().__init__(modules)
+        if any(module.static_graph for module in modules):
+            raise UserError(
+                "DistributedDataParallel(static_graph=True) cannot hold gradients back: leave static_graph out"
+            )
         self._modules = modules
         self._held: ExitStack | None = None
         self.group = modules[0].process_group
