@@ -46,6 +46,13 @@ def token_mean(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model(inputs).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
 
+def divided_sum(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """The same mean, but NaN in value and gradient where no label counts."""
+    counts = (labels != IGNORED).flatten()
+    losses = F.cross_entropy(model(inputs).flatten(0, 1), labels.clamp(min=0).flatten(), reduction="none")
+    return (losses * counts).sum() / counts.sum()
+
+
 def sample_mean(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     return (model(inputs).square().sum((1, 2)) + inputs.sum((1, 2)) * model(inputs)[:, 0, 0]).mean()
 
@@ -145,6 +152,9 @@ class Exact:
         step = options.pop("step", None)
         is_late = options.pop("late", False)
         of_ranks = loaders(num_ranks, ignored=options.pop("ignored", 0.3))
+        if options.pop("empty", False):
+            inputs, labels = of_ranks[1][4]  # the last of the rank's window, and repeated afterwards
+            of_ranks[1][4] = inputs, torch.full_like(labels, IGNORED)
         model, plain = make(self.wrap, options.pop("model", Tagger))
         counts = count_reductions(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from rank_cases import (
     Exact,
+    divided_sum,
     replicate,
     sample_mean,
     shard,
@@ -42,6 +43,7 @@ CASES = {
     "samples": Exact(loss_fn=sample_mean),
     "mostly ignored": Exact(ignored=0.9),
     "mostly ignored, no backward": Exact(ignored=0.9, step=skip_empty),
+    "nan without weight": Exact(loss_fn=divided_sum, empty=True),
     "two terms": Exact(step=split_terms),
     "two forwards": Exact(step=two_forwards),
     "unused parameters": Exact(finding_unused, model=Switched),
@@ -56,6 +58,7 @@ CASES = {
     "sharded, late weights": Exact(shard, late=True),
     "sharded, mostly ignored": Exact(shard, ignored=0.9),
     "sharded, no backward": Exact(shard, ignored=0.9, step=skip_empty),
+    "sharded, nan without weight": Exact(shard, loss_fn=divided_sum, empty=True),
     "sharded, two terms": Exact(shard, step=split_terms),
     "sharded with replicas": Exact(shard_with_replicas, clip_norm=0.05),
 }
