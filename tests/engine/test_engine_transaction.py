@@ -262,3 +262,32 @@ def test_a_hook_that_fails_leaves_the_accumulator_usable():
 def test_errors_are_value_errors():
     assert issubclass(UserError, ValueError)
     assert issubclass(NonFiniteError, UserError)
+
+
+def test_two_backwards_in_one_micro_batch_do_not_make_up_for_one_missing():
+    model, accumulator = make()
+    clean, reference = make()
+    with next(accumulator.windows(DATA, steps=2)) as window:
+        for at, micro_batch in enumerate(window):
+            if at == 0:
+                for half in (0.25, 0.75):
+                    window.backward(half * loss_of(model, micro_batch))
+    run(clean, next(reference.windows(DATA[:1], steps=1)))
+    torch.testing.assert_close(model.weight, clean.weight, rtol=1e-12, atol=1e-14)
+    assert window.weight == 4.0
+
+
+@pytest.mark.parametrize("void", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"clip_norm": 1.0}, {"precision": "16-mixed", "clip_value": 1.0}])
+def test_a_record_says_how_long_it_is_without_being_read(settings, void):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    accumulator = Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1), **settings)
+    micro_batch = (torch.randn(4, 3), torch.randn(4, 2))
+    loss_of(model, micro_batch).backward()
+    with next(accumulator.windows([micro_batch] * 3, steps=3)) as window:
+        for at, each in enumerate(window):
+            window.backward(loss_of(model, each).float(), weight=at + 1)
+            if void:
+                break
+    assert len(accumulator.ledger) == len(list(accumulator.ledger))

@@ -73,8 +73,12 @@ class WindowRecord:
 
     @property
     def num_entries(self) -> int:
-        """The number of entries that the block expands to."""
-        return sum(1 for _ in self._kinds())
+        """The number of entries that the block expands to, without expanding it."""
+        num_entries = self._cleared + len(self.terms)
+        if self.is_stepped:
+            choices = (self.factor is not None, self.clip is not None, self.scheduler is not None)
+            return num_entries + sum(choices) + 2 * self.has_scaler + 2
+        return num_entries + bool(self.terms)
 
     def entries(self) -> Iterator[Entry]:
         """The entries, with their numbers fetched from the device."""

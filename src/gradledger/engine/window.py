@@ -41,6 +41,7 @@ class Window:
         "_accumulator",
         "_autocast",
         "_generators",
+        "_is_regular",
         "_loss",
         "_loss_fn",
         "_losses",
@@ -72,6 +73,7 @@ class Window:
         self._losses: list[float | Tensor] = []
         self._plan: list[tuple[Term, Tensor | None]] | None = None
         self._survivors: Survivors | None = None
+        self._is_regular = True
         self._loss_fn: LossFunction | None = None
         self._loss: float | None = None
         self.num_micro_batches = len(micro_batches)
@@ -154,6 +156,8 @@ class Window:
     def _advance(self, position: int) -> None:
         if self._survivors is not None:
             self._settle()
+        if len(self._terms) != position:  # a micro-batch had no backward, or more than one
+            self._is_regular = False
         self._position = position
 
     def _settle(self) -> None:
@@ -287,11 +291,24 @@ class Window:
             )
         _check_loss(loss)
         self._accumulator._account.decide_fence(loss)
+        if not self._terms and weight is None and per is None and reduction == "mean":
+            self._plan = self._plan_of(loss)
+            return self._plan[self._position]
         term = self._shares.share(self._position, self._terms, weight, per, reduction)
-        if self._plan is None and weight is None and per is None and reduction == "mean":
-            plain = [self._shares.share(p, (), None, None, "mean") for p in range(self.num_micro_batches)]
-            self._plan = [(each, self._seed(loss, each.coefficient)) for each in plain]
         return term, self._seed(loss, term.coefficient)
+
+    def _plan_of(self, loss: Tensor) -> list[tuple[Term, Tensor | None]]:
+        """What each micro-batch's backward will need if it is one plain loss, as in most loops."""
+        plan: list[tuple[Term, Tensor | None]] = []
+        seed: Tensor | None = None
+        coefficient: float | Tensor = 0.0
+        for position in range(self.num_micro_batches):
+            term = self._shares.share(position, (), None, None, "mean")
+            if term.coefficient != coefficient:
+                coefficient = term.coefficient
+                seed = self._seed(loss, coefficient)
+            plan.append((term, seed))
+        return plan
 
     def _seed(self, loss: Tensor, coefficient: float | Tensor) -> Tensor | None:
         """The coefficient as the gradient that backward starts from: no operation is added to the graph."""
@@ -330,7 +347,7 @@ class Window:
             self._leave_out(self._survivors.finish())
         account.check_untouched(may_be_changed=True)
         account.check_owned()
-        if self._plan is None or len(self._terms) != self.num_micro_batches:
+        if self._plan is None or not self._is_regular or len(self._terms) != self.num_micro_batches:
             record.factor = self._shares.closing_factor(self._terms)
         if self._shares.is_weightless(self._terms):
             self.skip_reason = "the total weight of the window is 0"
