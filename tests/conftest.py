@@ -10,6 +10,14 @@ settings.register_profile("gradledger", deadline=None, derandomize=True, max_exa
 settings.load_profile("gradledger")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Sizes that are remembered across runs go where the user's are not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind():
     before = snapshot()
