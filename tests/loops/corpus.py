@@ -6,6 +6,7 @@ Import it from any test as ``from loops.corpus import ...``; README.md beside it
 from __future__ import annotations
 
 import ast
+import ctypes
 import io
 import os
 import re
@@ -13,13 +14,14 @@ import runpy
 import sys
 import tokenize
 import warnings
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import distributed as dist
+from torch.distributed import distributed_c10d
 
 Tool = Literal["audit", "lint"]
 Folder = Literal["correct", "broken", "retold"]
@@ -87,11 +89,6 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-# gloo's threads let go of a finished reduction a moment later, and need the interpreter lock for it; a process group
-# that is destroyed meanwhile waits for them while holding that lock, for ever. So a run's objects live on for a while.
-_last_runs: deque[dict[str, Any]] = deque(maxlen=3)
-
-
 def run(path: Path) -> list[torch.Tensor]:
     """Run a script as ``__main__`` in this process and return copies of the weights that it leaves.
 
@@ -101,7 +98,6 @@ def run(path: Path) -> list[torch.Tensor]:
     with warnings.catch_warnings(), _fresh_process_state():
         warnings.simplefilter("ignore")
         names = runpy.run_path(str(path), run_name="__main__")
-    _last_runs.append(names)
     return [tensor.detach().clone() for tensor in names["trained"]]
 
 
@@ -116,13 +112,27 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
+def _destroy_in_name_only(group: Any = None) -> None:
+    """Take process groups out of use and let the objects live on for the life of the process.
+
+    gloo's threads let go of a finished reduction a moment later, and need the interpreter lock for it; a group whose
+    last reference goes meanwhile waits for them while holding that lock, for ever.
+    """
+    for each in list(distributed_c10d._world.pg_map):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+    distributed_c10d.destroy_process_group(group)
+
+
 @contextmanager
 def _fresh_process_state() -> Iterator[None]:
     argv, environment, rng_state = sys.argv, os.environ.copy(), torch.get_rng_state()
     sys.argv = ["loop.py"]
+    destroy = dist.destroy_process_group
+    dist.destroy_process_group = _destroy_in_name_only
     try:
         yield
     finally:
+        dist.destroy_process_group = destroy
         sys.argv = argv
         os.environ.clear()
         os.environ.update(environment)
