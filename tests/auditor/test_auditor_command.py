@@ -61,6 +61,8 @@ def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "gradledger", *arguments],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A suite that was started in the background inherits an ignored Ctrl-C, which its children must not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
@@ -181,7 +183,10 @@ def test_ctrl_c_ends_with_the_findings_so_far(runs):
         assert time.monotonic() < deadline
         os.sched_yield()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 3
     assert "The script was interrupted; findings so far:" in out
     assert "stale-gradient" in out
