@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from gradledger.cli._target import KEYS, call_target
 from gradledger.errors import UserError
 
-_KEYS = ("model", "loss_fn", "batch")
 _OPTIONS = ("optimizer", "precision", "max_seconds")
 _NO_FIT_STATUS = 1
 
@@ -46,12 +46,13 @@ def plan(
 
     Exit status: 0, 1 when not even one sample fits, 2 wrong usage.
     """
-    given = _given(target)
+    # What a target gives to other commands beside is left to them.
+    given = {key: value for key, value in call_target(target).items() if key in (*KEYS, *_OPTIONS)}
     from gradledger.planner import Link
     from gradledger.planner import plan as make_plan
     from gradledger.planner.planning import parse_bytes
 
-    model, loss_fn, batch = (given.pop(key) for key in _KEYS)
+    model, loss_fn, batch = (given.pop(key) for key in KEYS)
     made = make_plan(
         model,
         loss_fn,
@@ -72,29 +73,6 @@ def plan(
             raise UserError(f"{output} cannot be written: {error.strerror}") from None
         typer.echo(f"plan written to {output}: {made.verdict}", err=True)
     raise typer.Exit(0 if made.recommended is not None else _NO_FIT_STATUS)
-
-
-def _given(target: str) -> dict[str, Any]:
-    from gradledger.cli.verify import _described, _module
-
-    place, _, name = target.rpartition(":")
-    if not place or not name:
-        raise UserError(f"{target!r} is no MODULE:CALLABLE, such as train.py:make or package.module:make")
-    make = getattr(_module(place), name, None)
-    if not callable(make):
-        raise UserError(f"{place} has no callable {name!r}")
-    try:
-        made = make()
-    except Exception as error:
-        raise UserError(f"{target} failed: {type(error).__name__}: {error}") from error
-    if isinstance(made, tuple) and len(made) == len(_KEYS):
-        made = dict(zip(_KEYS, made, strict=True))
-    if not isinstance(made, dict) or set(_KEYS) - set(made):
-        raise UserError(
-            f"{target} must return (model, loss_fn, batch), or a dict with these keys, not {_described(made)}"
-        )
-    # What a target gives to other commands beside is left to them.
-    return {key: value for key, value in made.items() if key in (*_KEYS, *_OPTIONS)}
 
 
 def _written(made: Any, output_format: _Format, *, is_for_file: bool) -> str:

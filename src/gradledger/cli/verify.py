@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import enum
-import importlib
-import importlib.util
 import json
 import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 
+from gradledger.cli._target import KEYS, call_target
 from gradledger.errors import UserError
 
 
@@ -21,7 +18,6 @@ class _Format(enum.StrEnum):
     JSON = "json"
 
 
-_KEYS = ("model", "loss_fn", "batch")
 _OPTIONS = ("micro_batch_size", "weight", "reduction", "precision", "accumulate_dtype")
 _STEP_OPTIONS = ("step_fn", "optimizer", "num_updates", "clip_norm")
 
@@ -48,7 +44,8 @@ def verify(
 
     Exit status: 0 exact, 1 not exact or not comparable, 2 wrong usage.
     """
-    given = _call(target)
+    given = call_target(target)
+    _refuse_unknown(target, given)
     chosen = {"micro_batch_size": micro_batch_size, "precision": precision, "reduction": reduction}
     given.update({key: value for key, value in chosen.items() if value is not None})
     if given.get("micro_batch_size") is None:
@@ -69,7 +66,7 @@ def verify(
 def _verify(given: dict[str, Any]) -> Any:
     import gradledger.verifier as verifier
 
-    model, loss_fn, batch = (given.pop(key) for key in _KEYS)
+    model, loss_fn, batch = (given.pop(key) for key in KEYS)
     if "step_fn" in given:
         return verifier.verify_step(given.pop("step_fn"), model, loss_fn, batch, **given)
     return verifier.verify(model, loss_fn, batch, **given)
@@ -84,58 +81,13 @@ def _uneven_size(batch: Any) -> int:
     return next((size for size in range(third, num_samples // 2 + 2) if num_samples % size), third)
 
 
-def _call(target: str) -> dict[str, Any]:
-    """What the target returns, as a mapping."""
-    place, _, name = target.rpartition(":")
-    if not place or not name:
-        raise UserError(f"{target!r} is no MODULE:CALLABLE, such as train.py:make or package.module:make")
-    make = getattr(_module(place), name, None)
-    if not callable(make):
-        raise UserError(f"{place} has no callable {name!r}")
-    try:
-        made = make()
-    except Exception as error:
-        raise UserError(f"{target} failed: {type(error).__name__}: {error}") from error
-    if isinstance(made, tuple) and len(made) == len(_KEYS):
-        return dict(zip(_KEYS, made, strict=True))
-    if not isinstance(made, dict) or set(_KEYS) - set(made):
-        raise UserError(
-            f"{target} must return (model, loss_fn, batch), or a dict with these keys, not {_described(made)}"
-        )
-    unknown = set(made) - {*_KEYS, *_OPTIONS, *_STEP_OPTIONS}
+def _refuse_unknown(target: str, given: dict[str, Any]) -> None:
+    unknown = set(given) - {*KEYS, *_OPTIONS, *_STEP_OPTIONS}
     if unknown:
         raise UserError(
             f"{target} returned the unknown keys {', '.join(sorted(map(str, unknown)))}: it may return "
-            f"{', '.join((*_KEYS, *_OPTIONS, *_STEP_OPTIONS))}"
+            f"{', '.join((*KEYS, *_OPTIONS, *_STEP_OPTIONS))}"
         )
-    return dict(made)
-
-
-def _described(made: Any) -> str:
-    if isinstance(made, dict):
-        return f"a dict with {', '.join(map(str, made)) or 'no keys'}"
-    return f"a tuple of {len(made)}" if isinstance(made, tuple) else f"something of type {type(made).__name__}"
-
-
-def _module(place: str) -> ModuleType:
-    """A module by its dotted name or by its file; modules beside it can be imported, as when Python runs it."""
-    path = Path(place)
-    is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
-        raise UserError(f"there is no file {place}")
-    sys.path.insert(0, str(path.resolve().parent if is_file else Path.cwd()))
-    try:
-        if not is_file:
-            return importlib.import_module(place)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(path.stem, module)
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
 
 
 def _plain(value: Any) -> Any:
