@@ -1,38 +1,24 @@
 """``gradledger train`` as people call it."""
 
-import contextlib
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from safetensors.torch import load_file
 
-from gradledger.cli import main
 from gradledger.ledger import balance_of, read_ledger
 from gradledger.train import prepare
 from gradledger.train.config import load_config
+from train.in_process import run_command
 
 
 def _call(directory, *arguments):
-    """Run the command line here, in a directory."""
-    out, err = io.StringIO(), io.StringIO()
-    before, argv = os.getcwd(), sys.argv
-    os.chdir(directory)
-    sys.argv = ["gradledger", "train", *arguments]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
-            main()
-    finally:
-        os.chdir(before)
-        sys.argv = argv
-    return SimpleNamespace(status=caught.value.code or 0, out=out.getvalue(), err=err.getvalue())
+    return run_command(directory, "train", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
 """Comparisons: the arms differ as they should, the broken ones are named by the rules, the sentences follow."""
 
-import contextlib
-import io
 import json
 import math
-import os
 import re
 import signal
 import sys
@@ -15,7 +12,6 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from gradledger.cli import main
 from gradledger.errors import UserError
 from gradledger.ledger import read_ledger
 from gradledger.metrics import Evaluation, classification_metrics
@@ -27,20 +23,11 @@ from gradledger.train.data import Data
 from gradledger.train.setup import complete
 from gradledger.train.statements import statements_of
 from gradledger.train.statistics import estimate
+from train.in_process import run_command
 
 
 def _call(directory, *arguments):
-    out, err = io.StringIO(), io.StringIO()
-    before, argv = os.getcwd(), sys.argv
-    os.chdir(directory)
-    sys.argv = ["gradledger", "compare", *arguments]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
-            main()
-    finally:
-        os.chdir(before)
-        sys.argv = argv
-    return SimpleNamespace(status=caught.value.code or 0, out=out.getvalue(), err=err.getvalue())
+    return run_command(directory, "compare", *arguments)
 
 
 @pytest.fixture(scope="module")
