@@ -137,9 +137,13 @@ class WindowRecord:
 
 def read_losses(losses: Sequence[float | Tensor]) -> list[float]:
     """The losses as numbers, those on a device fetched at once."""
-    on_device = [loss for loss in losses if isinstance(loss, Tensor)]
-    fetched = iter(torch.stack([loss.double() for loss in on_device]).tolist() if on_device else ())
+    fetched = iter(fetch_numbers([loss for loss in losses if isinstance(loss, Tensor)]))
     return [next(fetched) if isinstance(loss, Tensor) else loss for loss in losses]
+
+
+def fetch_numbers(values: Sequence[Tensor]) -> list[float]:
+    """The numbers that one-element tensors hold, fetched from their device at once."""
+    return [float(number) for number in torch.stack([value.reshape(()) for value in values]).tolist()] if values else []
 
 
 def kept_loss(loss: Tensor) -> float | Tensor:

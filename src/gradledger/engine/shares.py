@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from gradledger.engine.record import Term
+from gradledger.engine.record import Term, fetch_numbers
 from gradledger.engine.weights import PER_WINDOW, UnitWeights, WeightTable, check_weight
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction
@@ -140,6 +141,7 @@ class Shares:
         """The total weight, in each unit that was used, of the micro-batches that took part."""
         used = self._used(terms)
         if self._late_weights:
+            self._fetch_late_weights()
             return {
                 unit: math.fsum(check_weight(weight) for at, weight in weights.items() if at in used)
                 for unit, weights in self._late_weights.items()
@@ -148,6 +150,18 @@ class Shares:
             unit: known.total if len(used) == len(known.weights) else math.fsum(known.weights[at] for at in used)
             for unit, known in self._ahead.items()
         }
+
+    def _fetch_late_weights(self) -> None:
+        """Read the weights that are still on a device, all at once, and keep the numbers."""
+        places = [
+            (weights, at)
+            for weights in self._late_weights.values()
+            for at, weight in weights.items()
+            if isinstance(weight, Tensor) and not weight.is_cpu
+        ]
+        numbers = fetch_numbers([torch.as_tensor(weights[at]) for weights, at in places])
+        for (weights, at), number in zip(places, numbers, strict=True):
+            weights[at] = number
 
     def total(self, terms: Sequence[Term]) -> float:
         """The total weight in the accumulator's first unit, or in the first one that was used."""
