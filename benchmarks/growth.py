@@ -16,7 +16,7 @@ from harness import CLOCKS, keep, machine
 from torch import nn
 
 import gradledger
-from gradledger.engine.measuring import MemoryTracker
+from gradledger.engine.memory.measuring import MemoryTracker
 
 MICRO_BATCH = 64
 SIZES = [64 * 4**power for power in range(6)]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradledger
-from gradledger.engine import sizing
-from gradledger.engine.lengths import ByTokens, read_padded_samples
+from gradledger.engine.batches.lengths import ByTokens, read_padded_samples
+from gradledger.engine.memory import sizing
 from gradledger.errors import UserError
 
 PAD = 7

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import gradledger
-from gradledger.engine import remembering, sizing
-from gradledger.engine.measuring import Bench, Cost, MemoryTracker, optimizer_bytes
-from gradledger.engine.memory import DoesNotFitError, bytes_asked, is_out_of_memory
-from gradledger.engine.sizing import LearnedSize, MemoryModel
+from gradledger.engine.memory import remembering, sizing
+from gradledger.engine.memory.limits import DoesNotFitError, bytes_asked, is_out_of_memory
+from gradledger.engine.memory.measuring import Bench, Cost, MemoryTracker, optimizer_bytes
+from gradledger.engine.memory.sizing import LearnedSize, MemoryModel
 from gradledger.errors import UserError
 
 
@@ -207,7 +207,7 @@ import json, resource, sys
 import torch
 from torch import nn
 import gradledger
-from gradledger.engine.memory import DoesNotFitError
+from gradledger.engine.memory.limits import DoesNotFitError
 
 N, WIDTH = 4096, 3000
 def make():
@@ -327,7 +327,7 @@ def test_the_tracked_peak_is_the_allocators() -> None:
 
 
 def measured_with(limit: int, monkeypatch: pytest.MonkeyPatch) -> tuple[gradledger.Accumulator, gradledger.Window]:
-    from gradledger.engine import fitting
+    from gradledger.engine.memory import fitting
 
     monkeypatch.setattr(fitting, "available_bytes", lambda device: limit)
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradledger
-from gradledger.engine.splitting import read_samples
+from gradledger.engine.batches.splitting import read_samples
 from gradledger.errors import UserError
 
 Pair = namedtuple("Pair", ["inputs", "labels"])
@@ -163,7 +163,7 @@ def test_a_split_of_the_user_is_used_and_counted() -> None:
 
 
 def test_micro_batches_are_moved_one_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradledger.engine import staging
+    from gradledger.engine.batches import staging
 
     events: list[str] = []
 

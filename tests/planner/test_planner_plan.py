@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import gradledger
 from gradledger.cli import app
-from gradledger.engine.estimating import estimated_peak_bytes
-from gradledger.engine.measuring import Bench, MemoryTracker
-from gradledger.engine.memory import readable_bytes
+from gradledger.engine.memory.estimating import estimated_peak_bytes
+from gradledger.engine.memory.limits import readable_bytes
+from gradledger.engine.memory.measuring import Bench, MemoryTracker
 from gradledger.errors import UserError
 from gradledger.planner import Link, plan
 from gradledger.planner.page import as_html, figure

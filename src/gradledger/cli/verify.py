@@ -74,7 +74,7 @@ def _verify(given: dict[str, Any]) -> Any:
 
 def _uneven_size(batch: Any) -> int:
     """About a third of the batch, so that the last micro-batch is shorter where that can be."""
-    from gradledger.engine.batches import count_samples
+    from gradledger.engine.batches.nesting import count_samples
 
     num_samples = count_samples(batch)
     third = max(1, num_samples // 3)

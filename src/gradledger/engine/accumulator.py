@@ -12,6 +12,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from gradledger.engine.account import Account
+from gradledger.engine.batches.lengths import (
+    ByTokens,
+    Lengths,
+    Repartition,
+    TokenBudget,
+    check_budget,
+    read_padded_samples,
+)
+from gradledger.engine.batches.splitting import Samples, Split, read_samples
 from gradledger.engine.closing import (
     ClosingPolicy,
     NonFinite,
@@ -21,24 +30,15 @@ from gradledger.engine.closing import (
     schedule_on_metric,
 )
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
-from gradledger.engine.fitting import Size, Sizes, run_fitted
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
 from gradledger.engine.horizon import known_length
-from gradledger.engine.lengths import (
-    ByTokens,
-    Lengths,
-    Repartition,
-    TokenBudget,
-    check_budget,
-    read_padded_samples,
-)
+from gradledger.engine.memory.fitting import Size, Sizes, run_fitted
+from gradledger.engine.memory.sizing import BySamples, Cutting
 from gradledger.engine.norms import BatchNormStatistics, pooled_statistics
 from gradledger.engine.parallel.together import Sync, find_ranks
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
 from gradledger.engine.replaying import Closure, LossFunction, needs_closure
-from gradledger.engine.sizing import BySamples, Cutting
-from gradledger.engine.splitting import Samples, Split, read_samples
 from gradledger.engine.weights import Weight, WeightTable
 from gradledger.engine.window import Window
 from gradledger.errors import UserError

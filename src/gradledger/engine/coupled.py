@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradledger.engine.batches import map_tensors, tensor_leaves, to_device
+from gradledger.engine.batches.nesting import map_tensors, tensor_leaves, to_device
+from gradledger.engine.batches.splitting import split_batch
 from gradledger.engine.record import kept_loss
 from gradledger.engine.rewinding import BufferHistory, BufferValues, Generators
-from gradledger.engine.splitting import split_batch
 from gradledger.engine.weights import PER_MICRO_BATCH
 from gradledger.engine.window import Window, _check_loss
 from gradledger.errors import UserError

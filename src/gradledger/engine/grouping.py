@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, Literal, Protocol, get_args
 
-from gradledger.engine.batches import count_samples
+from gradledger.engine.batches.nesting import count_samples
 from gradledger.errors import UserError
 
 Tail = Literal["keep", "drop", "carry"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gradledger.engine.batches import count_samples
-from gradledger.engine.splitting import Samples
+from gradledger.engine.batches.nesting import count_samples
+from gradledger.engine.batches.splitting import Samples
 from gradledger.errors import UserError
 
 Weight = float | Callable[[Any], float | Tensor]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from gradledger.engine.batches.staging import Stage
 from gradledger.engine.closing import prepare_gradient
 from gradledger.engine.dropping import Survivors
 from gradledger.engine.record import Term, WindowRecord, kept_loss, read_losses
 from gradledger.engine.replaying import Closure, LossFunction, needs_closure
 from gradledger.engine.rewinding import Generators
 from gradledger.engine.shares import Shares
-from gradledger.engine.staging import Stage
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction
 

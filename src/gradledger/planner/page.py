@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradledger.engine.memory import readable_bytes
+from gradledger.engine.memory.limits import readable_bytes
 from gradledger.planner.result import Plan
 
 _SPEED, _MEMORY, _CHOICE = "#3b6fb6", "#c8783c", "#2e8b57"

@@ -11,14 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradledger.engine.batches import tensor_leaves
-from gradledger.engine.estimating import estimated_peak_bytes
-from gradledger.engine.measuring import Bench, Cost, optimizer_bytes, optimizer_step_seconds
-from gradledger.engine.memory import available_bytes
+from gradledger.engine.batches.nesting import tensor_leaves
+from gradledger.engine.batches.splitting import BatchSamples, read_samples
+from gradledger.engine.memory.estimating import estimated_peak_bytes
+from gradledger.engine.memory.limits import available_bytes
+from gradledger.engine.memory.measuring import Bench, Cost, optimizer_bytes, optimizer_step_seconds
+from gradledger.engine.memory.sizing import MemoryModel, timed_again
 from gradledger.engine.precision import Precision
 from gradledger.engine.replaying import LossFunction
-from gradledger.engine.sizing import MemoryModel, timed_again
-from gradledger.engine.splitting import BatchSamples, read_samples
 from gradledger.errors import UserError
 from gradledger.planner.communication import Link
 from gradledger.planner.result import Plan, PlanRow, RankRow, recommended_row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gradledger.engine.memory import readable_bytes
+from gradledger.engine.memory.limits import readable_bytes
 from gradledger.planner.communication import Link
 
 AS_GOOD = 1.03

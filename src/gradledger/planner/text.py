@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradledger.engine.memory import readable_bytes
+from gradledger.engine.memory.limits import readable_bytes
 from gradledger.planner.result import Plan, PlanRow
 
 _BAR_WIDTH = 24

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradledger.engine.batches import map_tensors, tensor_leaves
+from gradledger.engine.batches.nesting import map_tensors, tensor_leaves
 from gradledger.verifier.layers import Call, batch_dim
 from gradledger.verifier.trial import Trial
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradledger.engine.batches import tensor_leaves
+from gradledger.engine.batches.nesting import tensor_leaves
 from gradledger.verifier.trial import Gradient
 
 _MAX_VALUES = 2_000_000

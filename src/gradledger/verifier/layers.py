@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradledger.engine.batches import tensor_leaves
+from gradledger.engine.batches.nesting import tensor_leaves
 from gradledger.verifier.trial import Trial
 
 

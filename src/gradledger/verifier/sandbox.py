@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradledger.engine.batches import map_tensors
+from gradledger.engine.batches.nesting import map_tensors
 from gradledger.engine.rewinding import Generators
 from gradledger.errors import UserError
 

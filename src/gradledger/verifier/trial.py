@@ -14,8 +14,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from gradledger.engine.accumulator import Accumulator
-from gradledger.engine.batches import count_samples
-from gradledger.engine.splitting import split_batch
+from gradledger.engine.batches.nesting import count_samples
+from gradledger.engine.batches.splitting import split_batch
 from gradledger.engine.weights import PER_WINDOW, UnitWeights, Weight, WeightTable
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
-from gradledger.engine.batches import tensor_leaves
+from gradledger.engine.batches.nesting import tensor_leaves
 from gradledger.errors import UserError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
-from gradledger.engine.batches import map_tensors
-from gradledger.engine.measuring import Bench, MemoryTracker
-from gradledger.engine.memory import Snapshot
+from gradledger.engine.batches.nesting import map_tensors
+from gradledger.engine.memory.limits import Snapshot
+from gradledger.engine.memory.measuring import Bench, MemoryTracker
 
 
 def estimated_peak_bytes(

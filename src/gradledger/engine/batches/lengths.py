@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gradledger.engine.batches import DESCEND, rebuild, tensor_leaves
-from gradledger.engine.splitting import BatchSamples, Samples, read_samples
+from gradledger.engine.batches.nesting import DESCEND, rebuild, tensor_leaves
+from gradledger.engine.batches.splitting import BatchSamples, Samples, read_samples
 from gradledger.errors import UserError
 
 Lengths = Sequence[int] | Tensor | Callable[[Any], Sequence[int] | Tensor]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gradledger.engine.batches import tensor_leaves, to_device
+from gradledger.engine.batches.nesting import tensor_leaves, to_device
 
 
 class Stage:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradledger.engine.memory import Snapshot, is_out_of_memory, release
+from gradledger.engine.memory.limits import Snapshot, is_out_of_memory, release
 from gradledger.engine.replaying import LossFunction
 
 _ENOUGH_SECONDS = 0.06

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from gradledger.engine.measuring import Bench, optimizer_bytes
-from gradledger.engine.memory import Snapshot, available_bytes, is_out_of_memory, one_sample_does_not_fit, release
-from gradledger.engine.remembering import RememberedSize, cache_key, recall, remember
+from gradledger.engine.batches.splitting import Samples, check_size
+from gradledger.engine.batches.staging import Stage
+from gradledger.engine.memory.limits import (
+    Snapshot,
+    available_bytes,
+    is_out_of_memory,
+    one_sample_does_not_fit,
+    release,
+)
+from gradledger.engine.memory.measuring import Bench, optimizer_bytes
+from gradledger.engine.memory.remembering import RememberedSize, cache_key, recall, remember
+from gradledger.engine.memory.sizing import Cutting, LearnedSize, MemoryModel, measure_curve
 from gradledger.engine.replaying import LossFunction
-from gradledger.engine.sizing import Cutting, LearnedSize, MemoryModel, measure_curve
-from gradledger.engine.splitting import Samples, check_size
-from gradledger.engine.staging import Stage
 
 if TYPE_CHECKING:
     from gradledger.engine.accumulator import Accumulator

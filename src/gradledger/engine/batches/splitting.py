@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gradledger.engine.batches import DESCEND, rebuild, tensor_leaves
+from gradledger.engine.batches.nesting import DESCEND, rebuild, tensor_leaves
 from gradledger.errors import UserError
 
 Split = Callable[[Any, int], Sequence[Any]]

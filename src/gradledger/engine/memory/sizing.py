@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gradledger.engine.measuring import Bench, Cost
-from gradledger.engine.splitting import Samples
+from gradledger.engine.batches.splitting import Samples
+from gradledger.engine.memory.measuring import Bench, Cost
 
 _USABLE = 0.9
 """The part of the available memory that is planned with; the rest is for fragmentation and what kernels need."""
