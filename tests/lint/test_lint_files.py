@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gradledger.lint.discover import files_below
+from gradledger.lint.files.discover import files_below
+from gradledger.lint.files.screen import may_train
 from gradledger.lint.run import lint_paths
-from gradledger.lint.screen import may_train
 
 
 def made(root: Path, *names: str) -> None:

@@ -10,8 +10,8 @@ import gradledger
 from gradledger import cli
 from gradledger.errors import UserError
 from gradledger.lint import lint_text
-from gradledger.lint.edits import Insert, Move, Remove, Replace, edited
-from gradledger.lint.fix import fixed
+from gradledger.lint.fix.edits import Insert, Move, Remove, Replace, edited
+from gradledger.lint.fix.mending import fixed
 from loops.corpus import loops, name_of
 
 MENDED = {

@@ -321,7 +321,7 @@ def test_a_fault_of_the_machine_costs_one_entry_point_its_analysis(monkeypatch):
     def fail(*arguments):
         raise KeyError("fault")
 
-    monkeypatch.setattr("gradledger.lint.machine.Machine.execute", fail)
+    monkeypatch.setattr("gradledger.lint.machine.machine.Machine.execute", fail)
     report = lint_text((HEAD + "model(1).backward()\n").encode(), "train.py")
     assert report.not_analysed == ["train.py: not analysed: the module: KeyError: 'fault'"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gradledger.lint import lint_paths, lint_text
-from gradledger.lint.discover import files_below
+from gradledger.lint.files.discover import files_below
 
 ROOT = Path(__file__).parents[2]
 

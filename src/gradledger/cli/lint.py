@@ -27,8 +27,8 @@ def lint(
     from gradledger.errors import UserError
     from gradledger.findings import FORMATS, exit_status, in_source_order, render, selection
     from gradledger.lint import lint_paths, lint_text
-    from gradledger.lint.config import read_config
-    from gradledger.lint.discover import files_below
+    from gradledger.lint.files.config import read_config
+    from gradledger.lint.files.discover import files_below
     from gradledger.lint.text import statistics as statistics_of
     from gradledger.lint.text import to_text
     from gradledger.rules import all_rules, descriptions
@@ -67,7 +67,7 @@ def lint(
 
 
 def _mend(files: list[Path], select: list[str] | None, ignore: list[str] | None, *, write: bool) -> None:
-    from gradledger.lint.fix import fixed
+    from gradledger.lint.fix.mending import fixed
 
     for path in files:
         mended = fixed(path.read_bytes(), str(path), select, ignore)

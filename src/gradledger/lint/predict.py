@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from gradledger.ledger import EpochStart, Ledger
-from gradledger.lint import lightning
-from gradledger.lint.choices import Choices, alternatives
-from gradledger.lint.machine import (
+from gradledger.lint.frameworks import lightning
+from gradledger.lint.machine.choices import Choices, alternatives
+from gradledger.lint.machine.machine import (
     BreakLoop,
     ContinueLoop,
     EndOfProgram,
@@ -20,11 +20,11 @@ from gradledger.lint.machine import (
     Raised,
     ReturnValue,
 )
-from gradledger.lint.numbers import ASSUMED_STEPS, named, number_for
-from gradledger.lint.readings import record_host_reads
-from gradledger.lint.scope import Scope
-from gradledger.lint.truth import Relevance
-from gradledger.lint.values import Class, Function, Instance, Native, Value
+from gradledger.lint.machine.numbers import ASSUMED_STEPS, named, number_for
+from gradledger.lint.machine.readings import record_host_reads
+from gradledger.lint.machine.scope import Scope
+from gradledger.lint.machine.truth import Relevance
+from gradledger.lint.machine.values import Class, Function, Instance, Native, Value
 
 MAX_STEPS = 300_000
 """Nodes that one run may evaluate."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gradledger.findings import Finding
+from gradledger.lint.files.screen import may_train
+from gradledger.lint.files.sources import Source, UnreadableSourceError, source_of
 from gradledger.lint.judge import findings_of
 from gradledger.lint.predict import predict
-from gradledger.lint.screen import may_train
-from gradledger.lint.sources import Source, UnreadableSourceError, source_of
 
 PARALLEL_FROM = 200
 """With fewer files than this, starting processes costs more than it saves."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gradledger.findings import Finding
-from gradledger.lint.sources import Source
+from gradledger.lint.files.sources import Source
 
 
 def to_text(findings: Sequence[Finding], sources: Mapping[str, Source]) -> str:

@@ -1,0 +1,1 @@
+"""Libraries that own a part of the training loop."""

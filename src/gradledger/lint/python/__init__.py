@@ -1,0 +1,1 @@
+"""What Python's own functions and the methods of its numbers, text and containers do in the machine."""
