@@ -306,6 +306,7 @@ class Recorder(Registry):
 
     def _accounts_in_reach(self) -> list[Account]:
         """All accounts; where several threads train, those of this thread."""
+        self.let_go()
         accounts = list(self.accounts.values())
         for account in accounts:
             if account.refresh():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import linecache
 import re
+import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,6 +20,9 @@ from gradledger.auditor.locations import user_frame
 from gradledger.ledger import DEFAULT_ACCOUNT
 
 MAX_INDEX = 100_000
+_PACKAGE = __name__.rpartition(".")[0] + "."
+# Below these the audited program runs.
+_AROUND_THE_PROGRAM = {_PACKAGE + module for module in ("session", "script", "children", "patches")}
 
 
 class Registry:
@@ -33,9 +39,11 @@ class Registry:
         self.aliases: dict[int, tuple[Any, Account, int, bool]] = {}
         self.on_sharded: Callable[[], None] | None = None
         self._by_optimizer: dict[int, tuple[weakref.ref[Any], Account]] = {}
+        self._gone: deque[tuple[int, weakref.ref[Any]]] = deque()
 
     def account_of(self, optimizer: Any) -> Account | None:
         """The account of an optimizer, opened when it is first met. Optimizers over the same parameters share one."""
+        self.let_go()
         optimizer = _unwrapped(optimizer)
         known = self._by_optimizer.get(id(optimizer))
         if known is not None and known[0]() is optimizer:
@@ -46,13 +54,23 @@ class Registry:
             return None
         account = self._shared_account(optimizer) or self._open_account(optimizer)
         identity = id(optimizer)
-        reference = weakref.ref(optimizer, lambda gone: self._optimizer_gone(identity, gone))
+        reference = weakref.ref(optimizer, lambda gone: self._destroyed(identity, gone))
         self._by_optimizer[identity] = (reference, account)
         account.optimizer = reference
         return account
 
+    def _destroyed(self, identity: int, reference: weakref.ref[Any]) -> None:
+        """Let go of an optimizer's parameters: at once, as their memory may be wanted, unless they are being read."""
+        self._gone.append((identity, reference))
+        if not _is_keeping_books(sys._getframe(2)):  # past the weak reference's own callback
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close the accounts of optimizers that were destroyed, where no other optimizer has them."""
+        while self._gone:
+            self._optimizer_gone(*self._gone.popleft())
+
     def _optimizer_gone(self, identity: int, reference: weakref.ref[Any]) -> None:
-        """An optimizer was destroyed: its account is closed where no other optimizer has it."""
         known = self._by_optimizer.get(identity)
         if known is None or known[0] is not reference:
             return
@@ -133,6 +151,25 @@ class Registry:
             taken[account.name] = number = taken.get(account.name, 0) + 1
             names[key] = account.name if number == 1 else f"{account.name}-{number}"
         return names
+
+
+def _is_keeping_books(interrupted: FrameType | None) -> bool:
+    """Whether the auditor is at work in some thread, as where this one was interrupted.
+
+    Any line that makes an object may collect garbage, also one that compares the lists of the account to be closed.
+    """
+    frames = sys._current_frames()
+    del frames[threading.get_ident()]
+    return any(map(_is_in_books, [interrupted, *frames.values()]))
+
+
+def _is_in_books(frame: FrameType | None) -> bool:
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(_PACKAGE) and module not in _AROUND_THE_PROGRAM:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _unwrapped(optimizer: Any) -> Any:
