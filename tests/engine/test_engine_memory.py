@@ -1,20 +1,18 @@
-"""Memory: running out of it at every position of a window and under a real limit; sizes measured and remembered."""
+"""Memory: running out of it under a real limit; sizes measured and remembered."""
 
-import gc
 import json
 import subprocess
 import sys
-import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradledger
+from engine.faults import Fault, batches, loss_fn, network
 from gradledger.engine.memory import remembering, sizing
-from gradledger.engine.memory.limits import DoesNotFitError, bytes_asked, is_out_of_memory
 from gradledger.engine.memory.measuring import Bench, Cost, MemoryTracker, optimizer_bytes
 from gradledger.engine.memory.sizing import LearnedSize, MemoryModel
 from gradledger.errors import UserError
@@ -23,170 +21,6 @@ from gradledger.errors import UserError
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-
-class Fault(nn.Module):
-    """Passes its input through, and runs out of memory at one call of a direction, or above a size."""
-
-    def __init__(self, direction: str = "", call: int = -1, above: int | None = None) -> None:
-        super().__init__()
-        self.direction, self.call, self.above = direction, call, above
-        self.calls = {"forward": 0, "backward": 0}
-        self.sizes: list[int] = []
-        self.inputs: list[weakref.ref[Tensor]] = []
-        self.left_alive = 0
-
-    def tell(self, direction: str, size: int) -> None:
-        call = self.calls[direction]
-        self.calls[direction] += 1
-        if (direction == self.direction and call == self.call) or (self.above is not None and size > self.above):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
-
-    def forward(self, values: Tensor) -> Tensor:
-        self.left_alive = max(self.left_alive, sum(known() is not None for known in self.inputs))
-        self.inputs.append(weakref.ref(values))
-        self.sizes.append(len(values))
-        self.tell("forward", len(values))
-        return _Pass.apply(values, self)
-
-
-class _Pass(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, fault: Fault) -> Tensor:
-        ctx.fault = fault
-        return values.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        ctx.fault.tell("backward", len(gradient))
-        return gradient, None
-
-
-def network(fault: Fault, *, is_stateful: bool = True) -> nn.Module:
-    torch.manual_seed(3)
-    extras = [nn.BatchNorm1d(16), nn.Dropout(0.3)] if is_stateful else []
-    return nn.Sequential(nn.Linear(6, 16), *extras, fault, nn.ReLU(), nn.Linear(16, 1))
-
-
-def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    return (model(batch[0]) - batch[1]).square().mean()
-
-
-def batches(count: int = 3, size: int = 32) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    return [
-        (torch.randn(size, 6, generator=generator), torch.randn(size, 1, generator=generator)) for _ in range(count)
-    ]
-
-
-def train(fault: Fault, size: int, *, is_stateful: bool = True, **options: Any) -> tuple[Any, gradledger.Accumulator]:
-    model = network(fault, is_stateful=is_stateful)
-    accumulator = gradledger.Accumulator(model, torch.optim.Adam(model.parameters(), lr=0.01), **options)
-    torch.manual_seed(7)
-    windows = [accumulator.update(batch, loss_fn, micro_batch_size=size) for batch in batches()]
-    return (model.state_dict(), torch.get_rng_state(), [window.loss for window in windows]), accumulator
-
-
-def assert_same(one: Any, other: Any) -> None:
-    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
-    assert torch.equal(one[1], other[1])
-    assert one[2] == other[2]
-
-
-@pytest.mark.parametrize(
-    ("options", "positions"),
-    [
-        ({}, range(4)),
-        ({"non_finite": "drop-micro-batch"}, [2]),
-        ({"precision": "bf16-mixed"}, [2]),
-        ({"batch_norm": "pooled"}, [2]),
-    ],
-)
-def test_out_of_memory_anywhere_ends_as_a_run_that_began_with_the_final_size(options: Any, positions: Any) -> None:
-    reference, _ = train(Fault(), 4, **options)
-    for direction in ("forward", "backward"):
-        for position in positions:
-            fault = Fault(direction, position)
-            result, accumulator = train(fault, 8, **options)
-            assert fault.calls[direction] > position
-            assert_same(result, reference)
-            assert accumulator.num_updates == 3
-            assert accumulator.ledger.text() == " ".join(["B B B B B B B B S Z"] * 3)
-
-
-def test_the_reference_differs_from_another_size() -> None:
-    """What the comparison above rests on: with dropout and BatchNorm, sizes do give different weights."""
-    four, eight = train(Fault(), 4)[0], train(Fault(), 8)[0]
-    assert not torch.equal(four[0]["0.weight"], eight[0]["0.weight"])
-
-
-def test_only_the_micro_batch_is_split_where_nothing_else_was_used() -> None:
-    fault = Fault("forward", 2)
-    result, accumulator = train(fault, 8, is_stateful=False)
-    assert fault.sizes[:6] == [8, 8, 8, 4, 4, 8]
-    assert fault.sizes[6:] == [4] * 16  # remembered
-    reference, _ = train(Fault(), 32, is_stateful=False)
-    for name, value in reference[0].items():
-        torch.testing.assert_close(result[0][name], value, rtol=1e-4, atol=1e-6)
-    assert accumulator.ledger.text() == " ".join(["B B B B B S Z"] + ["B B B B B B B B S Z"] * 2)
-
-
-def test_it_goes_on_halving_until_it_fits() -> None:
-    assert_same(train(Fault(above=3), 32)[0], train(Fault(), 2)[0])
-
-
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_what_was_abandoned_is_released_before_the_next_attempt(direction: str) -> None:
-    gc.disable()
-    try:
-        fault = Fault(direction, 2)
-        train(fault, 8)
-    finally:
-        gc.enable()
-    # A forward sees no input of an earlier one alive: not through the error's frames, nor through half a graph.
-    assert fault.left_alive == 0
-
-
-def test_memory_is_at_its_level_after_recovery() -> None:
-    def left_over(fault: Fault) -> int:
-        model = network(fault)
-        accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.01))
-        with MemoryTracker() as tracker:
-            accumulator.update(batches(1)[0], loss_fn, micro_batch_size=8)
-            gc.collect()
-        return int(tracker.current_bytes)
-
-    # Beside a few bytes for the coefficients of two sizes.
-    assert left_over(Fault("backward", 2)) == pytest.approx(left_over(Fault()), abs=16)
-
-
-def test_one_sample_that_does_not_fit_is_one_clear_error() -> None:
-    fault = Fault(above=0)
-    model = network(fault, is_stateful=False)
-    accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.01))
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    for size in (8, "auto"):
-        with pytest.raises(
-            DoesNotFitError, match=r"micro-batch of 1 sample .* 2\.68 GB failed .* checkpoint"
-        ) as caught:
-            accumulator.update(batches(1)[0], loss_fn, micro_batch_size=size)
-        assert caught.value.__cause__ is None
-    assert accumulator.num_updates == 0
-    assert all(p.grad is None and torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
-
-
-def test_other_errors_are_not_taken_for_memory() -> None:
-    def wrong(model: nn.Module, batch: Any) -> Tensor:
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    model = network(Fault())
-    accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.01))
-    with pytest.raises(RuntimeError, match="mat1"):
-        accumulator.update(batches(1)[0], wrong, micro_batch_size=8)
-    assert is_out_of_memory(MemoryError())
-    cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000 bytes. Error code 12")
-    assert is_out_of_memory(cpu)
-    assert bytes_asked(cpu) == 4000
 
 
 def test_a_lowered_size_grows_back_after_patience(monkeypatch: pytest.MonkeyPatch) -> None:

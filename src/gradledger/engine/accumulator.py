@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -32,13 +33,14 @@ from gradledger.engine.closing import (
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
 from gradledger.engine.horizon import known_length
-from gradledger.engine.memory.fitting import Size, Sizes, run_fitted
+from gradledger.engine.memory.fitting import Size, Sizes
+from gradledger.engine.memory.recovering import Pieces, Recovery
 from gradledger.engine.memory.sizing import BySamples, Cutting
 from gradledger.engine.norms import BatchNormStatistics, pooled_statistics
 from gradledger.engine.parallel.together import Sync, find_ranks
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
-from gradledger.engine.replaying import Closure, LossFunction, needs_closure
+from gradledger.engine.replaying import LossFunction, Replay, needs_closure
 from gradledger.engine.weights import Weight, WeightTable
 from gradledger.engine.window import Window
 from gradledger.errors import UserError
@@ -254,10 +256,11 @@ class Accumulator:
         window = self._window_of(pieces)
         assert window is not None
         with window:
+            make_recovery = partial(Recovery, window, lambda: Pieces([samples], pieces, cutting, learned))
             if needs_closure(self.optimizer):
-                window.replay(loss_fn)
+                window._replay_with(loss_fn, make_recovery)
             else:
-                run_fitted(window, samples, pieces, loss_fn, cutting, learned)
+                make_recovery().run(loss_fn)
         learned.succeed()
         return window
 
@@ -438,7 +441,7 @@ class Accumulator:
         if len(self._seeds) > _MAX_SEEDS:
             self._seeds.clear()
 
-    def _commit(self, window: Window, record: WindowRecord, closure: Closure | None) -> None:
+    def _commit(self, window: Window, record: WindowRecord, replay: Replay | None) -> None:
         """Step, then count: an error before the step leaves every counter as it was."""
         record.clip = self._policy.clip
         record.has_scaler = self._precision.scaler is not None
@@ -450,7 +453,7 @@ class Accumulator:
                 record,
                 policy=self._policy,
                 precision=self._precision,
-                closure=closure,
+                replay=replay,
             )
         self.num_micro_batches += window.num_micro_batches
         for unit, weight in window.weights.items():

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +15,9 @@ from gradledger.engine.gradients import clip_to_norm, scale_gradients, total_nor
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord, read_losses
 from gradledger.errors import UserError
+
+if TYPE_CHECKING:
+    from gradledger.engine.replaying import Replay
 
 NonFinite = Literal["raise", "skip-update", "drop-micro-batch"]
 """What becomes of a window with a non-finite loss or gradient.
@@ -106,7 +108,7 @@ def apply_update(
     *,
     policy: ClosingPolicy,
     precision: Precision,
-    closure: Callable[[], Any] | None = None,
+    replay: Replay | None = None,
 ) -> None:
     """Turn the gradients of a window into one update, and write down in ``record`` what was done.
 
@@ -115,7 +117,7 @@ def apply_update(
         record: The window's record.
         policy: Clipping and what becomes of non-finite gradients.
         precision: The gradient scaler and the accumulation type.
-        closure: Evaluates the window again, for optimizers that ask for it.
+        replay: Evaluates the window again, for optimizers that ask for it.
 
     Raises:
         NonFiniteError: Under ``non_finite="raise"``.
@@ -123,9 +125,10 @@ def apply_update(
     if prepare_gradient(account, record, policy, precision):
         num_steps_before = account.num_optimizer_steps
         account.is_stepping = True
+        has_stepped = True
         try:
-            if closure is not None:
-                account.optimizer.step(closure)
+            if replay is not None:
+                has_stepped = replay.step(record)
             elif precision.scaler is None:
                 account.optimizer.step()
             else:
@@ -133,7 +136,7 @@ def apply_update(
                 precision.update_scaler()
         finally:
             account.is_stepping = False
-        record.is_skipped = account.num_optimizer_steps == num_steps_before
+        record.is_skipped = not has_stepped or account.num_optimizer_steps == num_steps_before
         if (
             record.is_skipped
             and policy.non_finite == "raise"

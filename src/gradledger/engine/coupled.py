@@ -10,6 +10,8 @@ of the micro-batches' gradients. It does depend on the parameters through each s
 
 The method is GradCache (Gao et al., 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup").
 The last micro-batch keeps its graph from the first pass and is not encoded again.
+
+Where memory runs out, the window begins anew with smaller micro-batches of the encoder that it ran out in.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradledger.engine.batches.nesting import map_tensors, tensor_leaves, to_device
-from gradledger.engine.batches.splitting import split_batch
+from gradledger.engine.batches.splitting import Samples, check_size, read_samples
+from gradledger.engine.memory.limits import is_out_of_memory, release
+from gradledger.engine.memory.recovering import Beginning
 from gradledger.engine.record import kept_loss
 from gradledger.engine.rewinding import BufferHistory, BufferValues, Generators
 from gradledger.engine.weights import PER_MICRO_BATCH
@@ -42,6 +46,15 @@ CoupledLoss = Callable[[nn.Module, Any, Any], Tensor]
 MicroBatchSize = int | Mapping[str, int]
 
 
+class _Encoder(NamedTuple):
+    """An encoder and the samples that it is for."""
+
+    name: str
+    encode: Encoder
+    samples: Samples
+    size: int
+
+
 @dataclass(slots=True)
 class _Part:
     """One micro-batch for one encoder."""
@@ -49,10 +62,15 @@ class _Part:
     encoder: str
     encode: Encoder
     micro_batch: Any
+    num_samples: int
     output: Any = None
     leaves: list[Tensor] = field(default_factory=list)
     generators: Generators | None = None
     buffers: BufferValues = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Let its representations and its graph go."""
+        self.output, self.leaves = None, []
 
 
 def update_coupled(
@@ -72,62 +90,133 @@ def update_coupled(
             "non_finite='drop-micro-batch' cannot hold for a coupled loss, in which every sample meets every other: "
             "use 'raise' or 'skip-update'"
         )
-    parts = _split(batch, encode, micro_batch_size)
+    encoders = _encoders(batch, encode, micro_batch_size)
+    sizes = {one.name: accumulator._sizes.given((one.name, one.samples.signature()), one.size) for one in encoders}
+    parts = _split(encoders, {name: size.begin() for name, size in sizes.items()})
     window = Window(accumulator, [part.micro_batch for part in parts])
     with window:
-        _two_passes(window, parts, batch, loss_fn, is_mapping=isinstance(encode, Mapping))
+        beginning = Beginning(window, only_torch=False)
+        while True:
+            passes = _TwoPasses(window, parts, batch, loss_fn, is_mapping=isinstance(encode, Mapping))
+            failure = passes.attempt()
+            if failure is None:
+                break
+            release(failure, beginning.device)
+            if passes.current.num_samples == 1:
+                raise beginning.one_sample_does_not_fit(failure) from None
+            sizes[passes.current.encoder].lower(-(-passes.current.num_samples // 2))
+            parts = _split(encoders, {name: size.size for name, size in sizes.items()})
+            beginning.go_back()
+            window._repartition([part.micro_batch for part in parts], None)
+    for size in sizes.values():
+        size.succeed()
     return window
 
 
-def _split(batch: Any, encode: Encoder | Mapping[str, Encoder], size: MicroBatchSize) -> list[_Part]:
+def _encoders(batch: Any, encode: Encoder | Mapping[str, Encoder], size: MicroBatchSize) -> list[_Encoder]:
     if not isinstance(encode, Mapping):
         if isinstance(size, Mapping):
             raise UserError("micro_batch_size is a mapping, so encode must be one too, with the same names")
-        return [_Part("", encode, micro_batch) for micro_batch in split_batch(batch, size)]
+        return [_Encoder("", encode, read_samples(batch), check_size(size))]
     if not isinstance(batch, Mapping) or not encode or set(encode) - set(batch):
         raise UserError(
             f"encode names the encoders {', '.join(encode) or '(none)'}, so the batch must be a mapping that has a "
             f"part for each, not {', '.join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__}"
         )
-    parts = []
+    found = []
     for name, function in encode.items():
         if isinstance(size, Mapping) and name not in size:
             raise UserError(f"micro_batch_size names {', '.join(size)}, but not the encoder {name!r}")
         own_size = size[name] if isinstance(size, Mapping) else size
-        parts += [_Part(name, function, micro_batch) for micro_batch in split_batch(batch[name], own_size)]
-    return parts
+        found.append(_Encoder(name, function, read_samples(batch[name]), check_size(own_size)))
+    return found
 
 
-def _two_passes(window: Window, parts: list[_Part], batch: Any, loss_fn: CoupledLoss, *, is_mapping: bool) -> None:
-    accumulator = window._accumulator
-    model, account = accumulator.model, accumulator._account
-    devices = {parameter.device for parameter in account.parameters}
-    history = BufferHistory(model)
-    for part, micro_batch in zip(parts, window, strict=True):
-        part.generators, part.buffers = Generators(devices), history.take()
-        with torch.no_grad() if part is not parts[-1] else nullcontext():
-            part.output = part.encode(model, micro_batch)
-    # Casts of parameters made without a graph must not serve the replays, which need their graph.
-    torch.clear_autocast_cache()
-    for part in parts:
-        _cut_from_graph(part)
-    grouped = {
-        name: _joined([p for p in parts if p.encoder == name]) for name in dict.fromkeys(p.encoder for p in parts)
-    }
-    whole = batch if accumulator._device is None else to_device(batch, accumulator._device)
-    loss = loss_fn(model, grouped if is_mapping else grouped[""], whole)
-    _check_loss(loss)
-    _backward(window, [loss], [window._seed(loss, 1.0)], [leaf for part in parts for leaf in part.leaves])
-    _write_down(window, loss, per=None if accumulator._weights.counts_samples else PER_MICRO_BATCH)
-    end = Generators(devices), history.take()
-    _send_back(window, parts.pop())
-    with nullcontext() if accumulator._statistics is None else accumulator._statistics.held():
-        for part in parts:
-            if any(leaf.grad is not None for leaf in part.leaves):
-                _encode_again(window, part, history)
-                _send_back(window, part)
-    end[0].restore()
-    history.restore(end[1])
+def _split(encoders: list[_Encoder], sizes: Mapping[str, int]) -> list[_Part]:
+    return [
+        _Part(each.name, each.encode, piece.micro_batch(), piece.num_samples)
+        for each in encoders
+        for piece in each.samples.cut(sizes[each.name])
+    ]
+
+
+class _TwoPasses:
+    """The two passes of a window.
+
+    Args:
+        window: The open window, at its beginning.
+        parts: Its micro-batches.
+        batch: The whole batch.
+        loss_fn: The loss of all representations.
+        is_mapping: There are several encoders, by name.
+    """
+
+    def __init__(
+        self, window: Window, parts: list[_Part], batch: Any, loss_fn: CoupledLoss, *, is_mapping: bool
+    ) -> None:
+        self._window = window
+        self._parts = parts
+        self._batch = batch
+        self._loss_fn = loss_fn
+        self._is_mapping = is_mapping
+        self._devices = {parameter.device for parameter in window._accumulator._account.parameters}
+        self._history = BufferHistory(window._accumulator.model)
+        self.current = parts[0]
+
+    def attempt(self) -> Exception | None:
+        """Make both passes. Returns the error where memory ran out, in the part that is :attr:`current`."""
+        try:
+            self._encode_all()
+            end = self._send_back_loss()
+            self._encode_again_and_send_back()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            for part in self._parts:
+                part.forget()
+            return error
+        end[0].restore()
+        self._history.restore(end[1])
+        return None
+
+    def _encode_all(self) -> None:
+        """The first pass; only the last micro-batch keeps its graph."""
+        model = self._window._accumulator.model
+        for part, micro_batch in zip(self._parts, self._window, strict=True):
+            self.current = part
+            part.generators, part.buffers = Generators(self._devices), self._history.take()
+            with torch.no_grad() if part is not self._parts[-1] else nullcontext():
+                part.output = part.encode(model, micro_batch)
+        # Casts of parameters made without a graph must not serve the replays, which need their graph.
+        torch.clear_autocast_cache()
+        for part in self._parts:
+            _cut_from_graph(part)
+
+    def _send_back_loss(self) -> tuple[Generators, BufferValues]:
+        """The loss, its gradient in the representations, and the state that the model is left in by the first pass."""
+        window, accumulator = self._window, self._window._accumulator
+        grouped = {
+            name: _joined([p for p in self._parts if p.encoder == name])
+            for name in dict.fromkeys(p.encoder for p in self._parts)
+        }
+        whole = self._batch if accumulator._device is None else to_device(self._batch, accumulator._device)
+        loss = self._loss_fn(accumulator.model, grouped if self._is_mapping else grouped[""], whole)
+        _check_loss(loss)
+        _backward(window, [loss], [window._seed(loss, 1.0)], [leaf for part in self._parts for leaf in part.leaves])
+        _write_down(window, loss, per=None if accumulator._weights.counts_samples else PER_MICRO_BATCH)
+        return Generators(self._devices), self._history.take()
+
+    def _encode_again_and_send_back(self) -> None:
+        """The second pass."""
+        window = self._window
+        _send_back(window, self._parts[-1])
+        statistics = window._accumulator._statistics
+        with nullcontext() if statistics is None else statistics.held():
+            for part in self._parts[:-1]:
+                self.current = part
+                if any(leaf.grad is not None for leaf in part.leaves):
+                    _encode_again(window, part, self._history)
+                    _send_back(window, part)
 
 
 def _cut_from_graph(part: _Part) -> None:
@@ -181,7 +270,7 @@ def _send_back(window: Window, part: _Part) -> None:
     ]
     if pairs:
         _backward(window, [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
-    part.output, part.leaves = None, []
+    part.forget()
 
 
 def _backward(

@@ -36,7 +36,7 @@ class Shares:
         self._num_samples = num_samples
         self._ahead: dict[str, UnitWeights] = {}
         self._late_weights: dict[str, dict[int, float | Tensor]] = {}
-        self._left_out: set[int] = set()
+        self.left_out: set[int] = set()
         self._late_reference: float | None = None
 
     def ahead(self, unit: str | None = None) -> UnitWeights:
@@ -113,7 +113,7 @@ class Shares:
 
     def leave_out(self, positions: set[int]) -> None:
         """Count micro-batches no longer, in any unit."""
-        self._left_out = positions
+        self.left_out = positions
 
     def closing_factor(self, terms: Sequence[Term]) -> float | None:
         """What the summed gradients must still be multiplied by; None for 1.
@@ -171,7 +171,7 @@ class Shares:
         return totals.get(self._table.primary_unit, next(iter(totals.values()), 0.0))
 
     def _used(self, terms: Sequence[Term]) -> set[int]:
-        return {term.position for term in terms} - self._left_out
+        return {term.position for term in terms} - self.left_out
 
     def _late_factor(self, terms: Sequence[Term]) -> float | None:
         reference = self._late_reference

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from copy import copy
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,11 +11,10 @@ import torch
 from torch import Tensor
 
 from gradledger.engine.batches.staging import Stage
-from gradledger.engine.closing import prepare_gradient
 from gradledger.engine.dropping import Survivors
+from gradledger.engine.memory.recovering import Recovery, explain_out_of_memory, recovery_of_loader
 from gradledger.engine.record import Term, WindowRecord, kept_loss, read_losses
-from gradledger.engine.replaying import Closure, LossFunction, needs_closure
-from gradledger.engine.rewinding import Generators
+from gradledger.engine.replaying import LossFunction, Replay, needs_closure
 from gradledger.engine.shares import Shares
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction
@@ -40,15 +37,15 @@ class Window:
     __slots__ = (
         "_accumulator",
         "_autocast",
-        "_generators",
         "_is_regular",
+        "_is_torn",
         "_loss",
-        "_loss_fn",
         "_losses",
         "_micro_batches",
         "_plan",
         "_position",
         "_record",
+        "_replay",
         "_seeds",
         "_shares",
         "_state",
@@ -74,7 +71,8 @@ class Window:
         self._plan: list[tuple[Term, Tensor | None]] | None = None
         self._survivors: Survivors | None = None
         self._is_regular = True
-        self._loss_fn: LossFunction | None = None
+        self._is_torn = False
+        self._replay: Replay | None = None
         self._loss: float | None = None
         self.num_micro_batches = len(micro_batches)
         self.num_dropped = 0
@@ -119,14 +117,17 @@ class Window:
         try:
             if kind is not None or self._position + 1 < self.num_micro_batches:
                 self._void()
+                if error is not None:
+                    explain_out_of_memory(self, error)
             else:
                 self._close()
-        except BaseException:
+        except BaseException as failure:
             self._void()
+            explain_out_of_memory(self, failure, is_closing=True)
             raise
         finally:
             self._plan = None
-            self._loss_fn = None
+            self._replay = None
             self._micro_batches.clear()
             precision = self._accumulator._precision
             precision.release(self._accumulator._account.parameters)
@@ -178,26 +179,15 @@ class Window:
         Raises:
             UserError: The window is iterated already, uses a gradient scaler, or anything :meth:`backward` raises.
         """
+        self._replay_with(loss_fn, lambda: recovery_of_loader(self))
+        self._accumulator._sizes.of_replays.succeed()
+
+    def _replay_with(self, loss_fn: LossFunction, make_recovery: Callable[[], Recovery]) -> None:
         if self._accumulator._precision.scaler is not None:
             raise UserError("a window cannot be replayed under precision='16-mixed': a gradient scaler steps only once")
-        self._loss_fn = loss_fn
-        self._generators = Generators({parameter.device for parameter in self._accumulator._account.parameters})
-        self._run(loss_fn)
-
-    def _run(self, loss_fn: LossFunction) -> None:
-        for micro_batch in self:
-            self.backward(loss_fn(self._accumulator.model, micro_batch))
-
-    def _run_again(self) -> Tensor:
-        """The whole window from the beginning, its gradient ready for the optimizer."""
-        account, precision = self._accumulator._account, self._accumulator._precision
-        self._rewind()
-        assert self._loss_fn is not None
-        with precision.autocast() or nullcontext():
-            self._run(self._loss_fn)
-        # The record keeps what the first run came to: that is the update's loss and gradient norm.
-        prepare_gradient(account, copy(self._record), self._accumulator._policy, precision)
-        return self._as_tensor(self._present_loss())
+        iter(self)  # its checks
+        self._replay = Replay(self, loss_fn, make_recovery())
+        self._replay.run()
 
     def _rewind(self) -> None:
         """Back to before the first micro-batch: no gradient, no loss."""
@@ -208,6 +198,7 @@ class Window:
         if self._survivors is not None:
             self._survivors = Survivors(account, by_loss_only=precision.scaler is not None)
         self._position = -1
+        self._is_regular, self._is_torn = True, False
         self._terms.clear()
         self._losses.clear()
 
@@ -217,21 +208,6 @@ class Window:
         self._shares = Shares(self._accumulator._weights, self._micro_batches, num_samples)
         self._plan = None
         self.num_micro_batches = len(micro_batches)
-
-    def _as_tensor(self, loss: float) -> Tensor:
-        first = self._accumulator._account.parameters[0]
-        return torch.tensor(loss, dtype=first.dtype, device=first.device)
-
-    def _closure(self) -> Closure | None:
-        if self._loss_fn is None:
-            if needs_closure(self._accumulator.optimizer):
-                raise UserError(
-                    f"{type(self._accumulator.optimizer).__name__} evaluates the loss again while it steps: call "
-                    "window.replay(loss_fn) instead of iterating the window, or accumulator.update(batch, loss_fn)"
-                )
-            return None
-        self._loss = self._present_loss()
-        return Closure(self._run_again, self._as_tensor(self._loss), self._accumulator.optimizer, self._generators)
 
     # Backward
 
@@ -269,8 +245,10 @@ class Window:
         if seed is not None:
             try:
                 self._add_gradient(loss, seed, retain_graph)
-            except (RuntimeError, TypeError):
-                _check_loss(loss)
+            except BaseException as error:
+                if isinstance(error, RuntimeError | TypeError):
+                    _check_loss(loss)
+                self._is_torn = True
                 raise
             account.watch()
         self._terms.append(term)
@@ -340,15 +318,23 @@ class Window:
                 f"the window closes with {self.num_micro_batches} micro-batches and no backward: call "
                 "window.backward(loss) for each, or leave the window out"
             )
+        if self._is_torn:
+            raise UserError(
+                "a backward of this window failed half-way and its error was caught inside the window, so a part of a "
+                "gradient is left in it: let the error leave the `with window:` block, or skip the batch before its "
+                "backward"
+            )
         accumulator, record = self._accumulator, self._record
         account = accumulator._account
-        if self._survivors is not None:
-            self._settle()
-            self._leave_out(self._survivors.finish())
+        if self._replay is None and needs_closure(accumulator.optimizer):
+            raise UserError(
+                f"{type(accumulator.optimizer).__name__} evaluates the loss again while it steps: call "
+                "window.replay(loss_fn) instead of iterating the window, or accumulator.update(batch, loss_fn)"
+            )
+        self._settle_all()
         account.check_untouched(may_be_changed=True)
         account.check_owned()
-        if self._plan is None or not self._is_regular or len(self._terms) != self.num_micro_batches:
-            record.factor = self._shares.closing_factor(self._terms)
+        record.factor = self._factor()
         if self._shares.is_weightless(self._terms):
             self.skip_reason = "the total weight of the window is 0"
         elif self._survivors is not None and all(term.weight == 0.0 for term in self._terms):
@@ -357,14 +343,18 @@ class Window:
             raise UserError(
                 "no parameter of the optimizer received a gradient in this window: the loss does not depend on them"
             )
-        accumulator._commit(self, record, self._closure())
+        accumulator._commit(self, record, self._replay)
         if record.is_skipped and self.skip_reason is None:
             self.skip_reason = "the gradient was not finite"
         account.close()
         self._state = "closed"
 
-    def _leave_out(self, positions: set[int]) -> None:
-        """Let micro-batches that were not finite count nothing."""
+    def _settle_all(self) -> None:
+        """Put the sums of the finite micro-batches back, and let the others count nothing."""
+        if self._survivors is None:
+            return
+        self._settle()
+        positions = self._survivors.finish()
         for at, term in enumerate(self._terms):
             if term.position in positions:
                 self._terms[at] = term._replace(coefficient=0.0, weight=0.0)
@@ -372,6 +362,12 @@ class Window:
         self._shares.leave_out(positions)
         if positions:
             self._plan = None
+
+    def _factor(self) -> float | None:
+        """What the summed gradients must still be multiplied by; None for 1."""
+        if self._plan is not None and self._is_regular and len(self._terms) == self.num_micro_batches:
+            return None
+        return self._shares.closing_factor(self._terms)
 
     def _void(self) -> None:
         if self._state in ("closed", "void"):

@@ -42,12 +42,16 @@ def bytes_asked(error: BaseException) -> int | None:
     return int(float(match[1]) * units[match[2].lower()])
 
 
-def release(error: BaseException, device: torch.device) -> None:
-    """Give back what an abandoned computation holds: the frames of its error, reference cycles, the device's cache."""
+def release(error: BaseException, device: torch.device, *, is_handled: bool = True) -> None:
+    """Give back what an abandoned computation holds: the frames of its error, reference cycles, the device's cache.
+
+    An error that goes on to the user (not ``is_handled``) keeps its traceback, without the values in it.
+    """
     chained: BaseException | None = error
     while chained is not None:
         traceback.clear_frames(chained.__traceback__)
-        chained.__traceback__ = None
+        if is_handled:
+            chained.__traceback__ = None
         chained = chained.__cause__ or chained.__context__
     torch.clear_autocast_cache()
     gc.collect()

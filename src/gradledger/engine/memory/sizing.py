@@ -209,9 +209,20 @@ class LearnedSize:
         self._num_updates = 0
         self._is_trying = False
 
+    def raise_wish(self, size: int) -> None:
+        """A larger size than was known of is wished for."""
+        if self.size == self.wished:
+            self.size = max(self.size, size)
+        self.wished = max(self.wished, size)
+
+    @property
+    def is_lowered(self) -> bool:
+        """Whether memory ran out with the wished size."""
+        return self.size < self.wished
+
     def begin(self) -> int:
         """The size for the next update."""
-        if self.size < self.wished and self._num_updates >= self._patience:
+        if self.is_lowered and self._num_updates >= self._patience:
             self.size = min(self.wished, self.size * 2)
             self._num_updates, self._is_trying = 0, True
         return self.size
