@@ -41,12 +41,12 @@ from gradledger.engine.parallel.together import Sync, find_ranks
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
 from gradledger.engine.replaying import LossFunction, Replay, needs_closure
+from gradledger.engine.state import Progress, accumulator_state, generators_of, load_accumulator_state
 from gradledger.engine.weights import Weight, WeightTable
 from gradledger.engine.window import Window
 from gradledger.errors import UserError
 from gradledger.ledger import DEFAULT_ACCOUNT, EpochEnd, EpochStart, Ledger, Schedule
 
-STATE_VERSION = 1
 _MAX_LEDGER_ENTRIES = 50_000
 _MAX_SEEDS = 1024
 
@@ -128,6 +128,9 @@ class Accumulator:
         self.num_updates = 0
         self.num_micro_batches = 0
         self._num_epochs = 0
+        self._progress: Progress = "none"
+        self._goes_on = False
+        self._saved_window: Mapping[str, Any] | None = None
         self._policy = ClosingPolicy(clip_norm, clip_value, non_finite)
         self._weights = WeightTable(weight)
         self._account = Account(name, model, optimizer)
@@ -285,6 +288,8 @@ class Accumulator:
 
     def _new_window(self, micro_batches: list[Any], num_samples: Sequence[int] | None = None) -> Window | None:
         """A window of them; over several ranks an agreed one, or None where no rank has any."""
+        if self._saved_window is not None:
+            raise UserError("the loaded state has an open window, which comes before any other: take it from windows()")
         if self._together is None:
             return Window(self, micro_batches, num_samples)
         return self._together.window(self, micro_batches, num_samples)
@@ -377,52 +382,41 @@ class Accumulator:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on, except the model's own ``state_dict``.
 
-        Counters, optimizer, scheduler, gradient scaler, and the micro-batches that wait under ``tail="carry"``.
+        Counters, optimizer, scheduler, gradient scaler, the states of all random generators, and the micro-batches that
+        wait under ``tail="carry"``. Inside an open window, after a micro-batch's last backward, also the window so far:
+        its gradients, losses, weights and micro-batches, those still to come among them. Tensors are not copied: save
+        them before training goes on. Sizes that ``update`` has measured are not part of it.
 
         Raises:
-            UserError: A window is open.
+            UserError: The open window cannot be saved at this point: before the backward of its present micro-batch,
+                while it is replayed, or while another account's window holds a shared gradient scaler back.
+
+        Example:
+            >>> import torch
+            >>> model = torch.nn.Linear(4, 1)
+            >>> accumulator = Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+            >>> batches = iter([torch.randn(2, 4) for _ in range(4)])
+            >>> with next(accumulator.windows(batches, steps=3)) as window:
+            ...     for position, inputs in enumerate(window):
+            ...         window.backward(model(inputs).square().mean())
+            ...         if position == 1:
+            ...             state = accumulator.state_dict()
+            >>> len(state["window"]["micro_batches"]), state["window"]["position"]
+            (3, 1)
         """
-        if self._open_window is not None:
-            raise UserError("state_dict() was called inside an open window: call it between windows")
-        return {
-            "version": STATE_VERSION,
-            "num_updates": self.num_updates,
-            "num_micro_batches": self.num_micro_batches,
-            "num_epochs": self._num_epochs,
-            "totals": dict(self.totals),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "scaler": self._precision.state_dict(),
-            "carried": list(self._carried),
-        }
+        return accumulator_state(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was taken.
+        """Go on from where :meth:`state_dict` was taken; the random generators are set back as well.
+
+        A pass over a loader that was under way goes on with the next call of :meth:`windows`. Its loader begins after
+        the micro-batches that have been read, those of the open window among them. Its first window is the one that was
+        open: its ``for`` loop begins after the micro-batch that was done with.
 
         Raises:
             UserError: It is not such a state, is of another version, or does not fit this accumulator.
         """
-        if not isinstance(state, Mapping):
-            raise UserError(f"a state must be what state_dict() returned, not {type(state).__name__}")
-        missing = {"version", "num_updates", "num_micro_batches", "num_epochs", "optimizer", "scheduler"} - state.keys()
-        if missing:
-            raise UserError(f"this is no state of an Accumulator: it lacks {', '.join(sorted(missing))}")
-        if state["version"] != STATE_VERSION:
-            raise UserError(
-                f"the state has version {state['version']!r}; this Gradledger reads version {STATE_VERSION}"
-            )
-        if (state["scheduler"] is None) != (self.scheduler is None):
-            has = "no" if state["scheduler"] is None else "a"
-            raise UserError(f"the state has {has} scheduler, unlike this accumulator: make it as it was when saved")
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self._precision.load_state_dict(state.get("scaler"))
-        self.num_updates = state["num_updates"]
-        self.num_micro_batches = state["num_micro_batches"]
-        self._num_epochs = state["num_epochs"]
-        self.totals = dict(state.get("totals", {}))
-        self._carried = list(state.get("carried", ()))
+        load_accumulator_state(self, state)
 
     # What windows ask of their accumulator
 
@@ -489,10 +483,11 @@ class Accumulator:
         tail: Tail,
         repartition: Repartition | None = None,
     ) -> Iterator[Window]:
-        epoch = self._num_epochs
-        num_micro_batches = known_length(loader)
-        self.ledger.append(EpochStart(**self._place(), epoch=epoch, num_micro_batches=num_micro_batches))
-        groups: Iterator[list[Any]] = group(loader, next_filling, tail, self._carried)
+        epoch, batches = self._num_epochs, self._begin_pass(loader)
+        if self._saved_window is not None:
+            saved, self._saved_window = self._saved_window, None
+            yield Window.resumed(self, saved)
+        groups: Iterator[list[Any]] = group(batches, next_filling, tail, self._carried)
         make: Callable[[list[Any]], Window | None] = self._new_window
         if repartition is not None:
             groups, make = map(repartition, groups), self._window_of
@@ -501,7 +496,28 @@ class Accumulator:
         else:
             yield from (window for window in map(make, groups) if window is not None)
         self._num_epochs += 1
+        self._progress = "none"
         self.ledger.append(EpochEnd(**self._place(), epoch=epoch))
+
+    def _begin_pass(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The loader's micro-batches, for a pass that begins or that goes on after its state was loaded."""
+        if not self._goes_on:
+            start = EpochStart(**self._place(), epoch=self._num_epochs, num_micro_batches=known_length(loader))
+            self.ledger.append(start)
+            self._progress = "reading"
+            batches = iter(loader)
+        elif self._progress == "read":  # only windows are left; a loader would begin its next epoch
+            batches = iter(())
+        else:
+            present = generators_of(self)  # a loader draws a seed when it is iterated, as this pass has done before
+            batches = iter(loader)
+            present.restore()
+        self._goes_on = False
+        return self._read(batches)
+
+    def _read(self, batches: Iterator[Any]) -> Iterator[Any]:
+        yield from batches
+        self._progress = "read"
 
     def _place(self) -> dict[str, Any]:
         """What an entry between windows carries."""

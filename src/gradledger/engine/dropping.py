@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,18 @@ class Survivors:
         for parameter, gradient in self._sums.items():
             parameter.grad = gradient
         return {position for position, is_finite in self._is_finite.items() if not bool(is_finite)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums by the parameter's place in the account, and which micro-batches were finite."""
+        places = {parameter: at for at, parameter in enumerate(self._account.parameters)}
+        return {
+            "sums": {places[parameter]: gradient for parameter, gradient in self._sums.items()},
+            "is_finite": {position: bool(is_finite) for position, is_finite in self._is_finite.items()},
+        }
+
+    def load_state_dict(self, sums: Mapping[Tensor, Tensor], is_finite: Mapping[int, bool]) -> None:
+        """Go on from such sums, by parameter."""
+        self._sums, self._is_finite = dict(sums), dict(is_finite)
 
     def _add(self, parameter: Tensor, gradient: Tensor, is_finite: bool | Tensor) -> None:
         if isinstance(is_finite, Tensor):

@@ -101,10 +101,8 @@ def group(
         tail: What becomes of an unfilled last group.
         carried: Micro-batches that wait from an earlier pass; they come first. Under ``carry`` the tail is left in it.
     """
-    waiting = list(carried)
-    carried.clear()
     filling, micro_batches = next_filling(), list[Any]()
-    for micro_batch in chain(waiting, loader):
+    for micro_batch in chain(_taken(carried), loader):
         micro_batches.append(micro_batch)
         if filling.is_full(micro_batches):
             yield micro_batches
@@ -113,3 +111,9 @@ def group(
         yield micro_batches
     elif tail == "carry":
         carried.extend(micro_batches)
+
+
+def _taken(carried: list[Any]) -> Iterator[Any]:
+    """The micro-batches that wait, each gone from the list when it is taken."""
+    while carried:
+        yield carried.pop(0)

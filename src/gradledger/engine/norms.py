@@ -9,7 +9,7 @@ gradients, are those of small batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -89,6 +89,15 @@ class PooledStatistics:
         for layer in self._layers:
             layer.end(commit=commit)
 
+    def state_dict(self) -> list[list[Any]]:
+        """What each layer has counted in the open window."""
+        return [layer.counted for layer in self._layers]
+
+    def load_state_dict(self, state: Sequence[list[Any]]) -> None:
+        """Go on from what was counted."""
+        for layer, counted in zip(self._layers, state, strict=True):
+            layer.counted = counted
+
 
 class _Layer:
     """One BatchNorm and the statistics of the inputs that it saw in this window."""
@@ -114,6 +123,17 @@ class _Layer:
         if commit and self._num_values > 1:
             self._move()
         self._forget()
+
+    @property
+    def counted(self) -> list[Any]:
+        """The number of values, their mean and their squared deviations, so far."""
+        return [self._num_values, self._mean, self._squares]
+
+    @counted.setter
+    def counted(self, counted: list[Any]) -> None:
+        device = None if self._module.running_mean is None else self._module.running_mean.device
+        self._num_values = counted[0]
+        self._mean, self._squares = (None if value is None else value.to(device) for value in counted[1:])
 
     def _forget(self) -> None:
         self._num_values = 0

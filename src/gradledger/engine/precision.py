@@ -152,11 +152,28 @@ class Precision:
         if not use.is_update_due:
             self.scaler.update()
 
+    def check_savable(self) -> None:
+        """Notice a moment in which a shared gradient scaler knows more than its state says.
+
+        Raises:
+            UserError: One account has stepped, and the factor waits for another account's window to be adapted.
+        """
+        if self.scaler is not None and _uses[self.scaler].is_update_due:
+            raise UserError(
+                "state_dict() was called while a gradient scaler shared by several accounts waits for the last of "
+                "their open windows: call it before the first of them closes, or after the last"
+            )
+
+    def begin_scaler(self) -> None:
+        """Have the gradient scaler make its factor, which it otherwise does when it first scales a loss."""
+        if self.scaler is not None:
+            self.scaler.scale(torch.zeros((), device=self.device_type))
+
     def state_dict(self) -> dict[str, Any] | None:
         """The gradient scaler's state."""
         return None if self.scaler is None else self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Restore the gradient scaler's state."""
-        if self.scaler is not None and state is not None:
+        if self.scaler is not None and state:  # a disabled one has an empty state
             self.scaler.load_state_dict(state)

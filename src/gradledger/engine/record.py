@@ -69,12 +69,12 @@ class WindowRecord:
         self._update = update
         self.terms = terms
         self.losses = losses
-        self._cleared = cleared
+        self.cleared = cleared
 
     @property
     def num_entries(self) -> int:
         """The number of entries that the block expands to, without expanding it."""
-        num_entries = self._cleared + len(self.terms)
+        num_entries = self.cleared + len(self.terms)
         if self.is_stepped:
             choices = (self.factor is not None, self.clip is not None, self.scheduler is not None)
             return num_entries + sum(choices) + 2 * self.has_scaler + 2
@@ -114,7 +114,7 @@ class WindowRecord:
                 update += 1
 
     def _kinds(self) -> Iterator[type[Entry]]:
-        if self._cleared:
+        if self.cleared:
             yield Zero
         for _ in self.terms:
             yield Backward

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy
 import torch
@@ -25,7 +26,29 @@ class Generators:
         self._cpu = torch.get_rng_state()
         accelerators = {device for device in devices if device.type not in ("cpu", "meta")}
         self._accelerators = {each: torch.get_device_module(each).get_rng_state(each) for each in accelerators}
-        self._others = None if only_torch else (random.getstate(), numpy.random.get_state())
+        self._others: Any = None if only_torch else (random.getstate(), numpy.random.get_state())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states as tensors and plain data."""
+        assert self._others is not None
+        python, (kind, keys, *rest) = self._others
+        return {
+            "torch": self._cpu,
+            "accelerators": {str(device): state for device, state in self._accelerators.items()},
+            "python": python,
+            "numpy": (kind, torch.tensor(keys, dtype=torch.int64), *rest),
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Generators:
+        """The states that :meth:`state_dict` gave."""
+        self = cls.__new__(cls)
+        self._cpu = state["torch"].cpu()
+        self._accelerators = {torch.device(name): each.cpu() for name, each in state["accelerators"].items()}
+        version, numbers, gauss = state["python"]
+        kind, keys, *rest = state["numpy"]
+        self._others = (version, tuple(numbers), gauss), (kind, keys.numpy().astype(numpy.uint32), *rest)
+        return self
 
     def is_current(self) -> bool:
         """Whether no random number of torch's was drawn since."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Shares:
     ) -> None:
         self._table = table
         self._micro_batches = micro_batches
-        self._num_samples = num_samples
+        self.num_samples = num_samples
         self._ahead: dict[str, UnitWeights] = {}
         self._late_weights: dict[str, dict[int, float | Tensor]] = {}
         self.left_out: set[int] = set()
@@ -50,7 +50,7 @@ class Shares:
         if known is None:
             if unit not in self._table.units:
                 raise UserError(f"per={unit!r} is no unit of this accumulator: it has {', '.join(self._table.units)}")
-            known = self._ahead[unit] = self._table.weigh(self._micro_batches, unit, self._num_samples)
+            known = self._ahead[unit] = self._table.weigh(self._micro_batches, unit, self.num_samples)
         return known
 
     def share(
@@ -162,6 +162,21 @@ class Shares:
         numbers = fetch_numbers([torch.as_tensor(weights[at]) for weights, at in places])
         for (weights, at), number in zip(places, numbers, strict=True):
             weights[at] = number
+
+    def state_dict(self) -> dict[str, Any]:
+        """What cannot be counted again from the micro-batches, and which units were counted, as plain data."""
+        self._fetch_late_weights()
+        late = {
+            unit: {at: float(weight) for at, weight in weights.items()} for unit, weights in self._late_weights.items()
+        }
+        return {"units": list(self._ahead), "late": late, "reference": self._late_reference}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken, with the same micro-batches."""
+        for unit in state["units"]:
+            self.ahead(unit)
+        self._late_weights = {unit: dict(weights) for unit, weights in state["late"].items()}
+        self._late_reference = state["reference"]
 
     def total(self, terms: Sequence[Term]) -> float:
         """The total weight in the accumulator's first unit, or in the first one that was used."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from gradledger.engine.memory.recovering import Recovery, explain_out_of_memory,
 from gradledger.engine.record import Term, WindowRecord, kept_loss, read_losses
 from gradledger.engine.replaying import LossFunction, Replay, needs_closure
 from gradledger.engine.shares import Shares
+from gradledger.engine.state import restore_window
 from gradledger.errors import UserError
 from gradledger.ledger import Reduction
 
@@ -37,6 +38,7 @@ class Window:
     __slots__ = (
         "_accumulator",
         "_autocast",
+        "_is_iterated",
         "_is_regular",
         "_is_torn",
         "_loss",
@@ -46,6 +48,7 @@ class Window:
         "_position",
         "_record",
         "_replay",
+        "_saved",
         "_seeds",
         "_shares",
         "_state",
@@ -66,6 +69,8 @@ class Window:
         self._shares = Shares(accumulator._weights, micro_batches, num_samples)
         self._state: _State = "new"
         self._position = -1
+        self._is_iterated = False
+        self._saved: Mapping[str, Any] | None = None
         self._terms: list[Term] = []
         self._losses: list[float | Tensor] = []
         self._plan: list[tuple[Term, Tensor | None]] | None = None
@@ -78,6 +83,14 @@ class Window:
         self.num_dropped = 0
         self.sample_positions: list[Sequence[int] | None] | None = None
         self.skip_reason: str | None = None
+
+    @classmethod
+    def resumed(cls, accumulator: Accumulator, state: Mapping[str, Any]) -> Window:
+        """The window that was open when the accumulator's state was taken; entered, it goes on from there."""
+        window = cls(accumulator, list(state["micro_batches"]), state["num_samples"])
+        window.sample_positions = state["sample_positions"]
+        window._saved = state
+        return window
 
     # The transaction
 
@@ -107,6 +120,9 @@ class Window:
             raise
         precision.open()
         self._state = "open"
+        if self._saved is not None:
+            restore_window(self, self._saved)
+            self._saved = None
         return self
 
     def __exit__(
@@ -143,16 +159,17 @@ class Window:
             )
         if self._state != "open":
             raise UserError(f"this window is {self._state}: a window is used once, take the next one")
-        if self._position >= 0:
+        if self._is_iterated:
             raise UserError("this window is being iterated already: each micro-batch is seen once, keep what you need")
+        self._is_iterated = True
         return self._visit()
 
     def _visit(self) -> Iterator[Any]:
         device = self._accumulator._device
         stage = None if device is None else Stage(self._micro_batches, device)
-        for position, micro_batch in enumerate(self._micro_batches):
+        for position in range(self._position + 1, self.num_micro_batches):
             self._advance(position)
-            yield micro_batch if stage is None else stage.take(position)
+            yield self._micro_batches[position] if stage is None else stage.take(position)
 
     def _advance(self, position: int) -> None:
         if self._survivors is not None:
@@ -198,6 +215,7 @@ class Window:
         if self._survivors is not None:
             self._survivors = Survivors(account, by_loss_only=precision.scaler is not None)
         self._position = -1
+        self._is_iterated = False
         self._is_regular, self._is_torn = True, False
         self._terms.clear()
         self._losses.clear()
