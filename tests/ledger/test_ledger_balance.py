@@ -106,6 +106,13 @@ def test_zeroed_micro_batches_do_not_count():
     assert balance_of(window_of([lost], Zero(), kept)).verdict == "balanced"
 
 
+def test_gradients_put_there_by_hand_make_a_window_unknown_until_they_are_zeroed():
+    half, whole = means([8.0, 8.0], [0.5, 1.0])
+    assert balance_of(Ledger([Zero(), Adjust(), half, Step()]).windows()[0]).verdict == "unknown"
+    for zeroed in ([Adjust(), Zero(), whole, Step()], [Adjust(), half, Zero(), whole, Step()]):
+        assert balance_of(Ledger(zeroed).windows()[0]).verdict == "balanced"
+
+
 @pytest.mark.parametrize(
     "entries",
     [

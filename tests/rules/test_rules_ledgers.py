@@ -55,6 +55,7 @@ def slugs(*entries, complete=True):
 WINDOW = (QUARTER, QUARTER, QUARTER, QUARTER, STEP, ZERO)
 
 FOUND = {
+    "written by hand and zeroed": ([Adjust(), ZERO, QUARTER, QUARTER, STEP, ZERO, *WINDOW], ["uneven-window-scale"]),
     "stale": ([HALF, HALF, STEP, HALF, HALF, STEP], ["stale-gradient"]),
     "stale over a partial zero": ([MEAN, STEP, Zero(partial=True), MEAN, STEP], ["stale-gradient"]),
     "zeroed before the step": ([MEAN, ZERO, STEP, MEAN, ZERO, STEP], ["discarded-gradient"]),
@@ -113,6 +114,7 @@ LEFT_ALONE = {
     "a guard that gives up a window": [HALF, ZERO, HALF, HALF, STEP, ZERO, *[HALF, HALF, STEP, ZERO] * 3],
     "a non-finite loss given up": [replace(MEAN, finite=False), ZERO, MEAN, STEP, ZERO],
     "carry-over of exactly K": [*WINDOW, QUARTER, QUARTER, EPOCH, QUARTER, QUARTER, STEP, ZERO],
+    "an open window that was saved goes on": [ZERO, Adjust(), QUARTER, QUARTER, STEP, ZERO, *WINDOW],
     "sums": [SUM, SUM, STEP, ZERO],
     "sums divided by hand": [SUM, SUM, Adjust(factor=1 / 16), STEP, ZERO],
     "means divided by hand": [MEAN, MEAN, Adjust(factor=0.5), STEP, ZERO],

@@ -75,11 +75,13 @@ def balance_of(window: Window, *, tolerance: float = 1e-4) -> Balance:
 def _coefficients(window: Window) -> list[tuple[Backward, float | None]]:
     """Each consumed backward with the coefficient of its mean loss's gradient, None where that is unknown."""
     held: list[tuple[Backward, float | None]] = []
+    is_known = not window.begins_by_hand
     for entry in window.body:
         if isinstance(entry, Backward):
-            held.append((entry, _own_coefficient(entry)))
+            held.append((entry, _own_coefficient(entry) if is_known else None))
         elif isinstance(entry, Zero) and not entry.partial:
             held.clear()
+            is_known = True
         elif isinstance(entry, Adjust):
             factor = entry.factor
             held = [(b, None if c is None or factor is None else c * factor) for b, c in held]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gradledger.ledger.entries import Backward, Entry, Step, Zero
+from gradledger.ledger.entries import Adjust, Backward, Entry, Step, Zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,16 @@ class Window:
             elif isinstance(entry, Backward):
                 kept.append(entry)
         return tuple(kept)
+
+    @property
+    def begins_by_hand(self) -> bool:
+        """Gradients were put there before the first backward, such as those of an open window that was saved."""
+        for entry in reversed(self.lead):
+            if isinstance(entry, Zero) and not entry.partial:
+                return False
+            if isinstance(entry, Adjust) and entry.factor is None:
+                return True
+        return False
 
 
 def windows_of(entries: Iterable[Entry], account: str | None = None) -> list[Window]:

@@ -179,11 +179,13 @@ def between_backwards(window: Window, *kinds: type[Entry]) -> list[Entry]:
 def factors_of(window: Window) -> list[tuple[Backward, tuple[float, ...] | None]]:
     """Each consumed backward with every known factor on its loss, later changes of ``.grad`` included."""
     held: list[tuple[Backward, tuple[float, ...] | None]] = []
+    is_known = not window.begins_by_hand
     for entry in window.body:
         if isinstance(entry, Backward):
-            held.append((entry, _own_factors(entry)))
+            held.append((entry, _own_factors(entry) if is_known else None))
         elif isinstance(entry, Zero) and not entry.partial:
             held.clear()
+            is_known = True
         elif isinstance(entry, Adjust):
             factor = entry.factor
             held = [(b, None if f is None or factor is None else (*f, factor)) for b, f in held]
