@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from pathlib import Path
 
@@ -10,7 +11,7 @@ FROZEN = Path(__file__).with_name("surface.txt")
 
 def describe() -> list[str]:
     """Public names with their parameters, the methods of public classes, and every command's options."""
-    return [*_names(), *_commands()]
+    return [*_names(), *_integrations(), *_commands()]
 
 
 def _names() -> list[str]:
@@ -41,6 +42,27 @@ def _parameters(value: object) -> str:
         if parameter.name != "self":
             shown.append(prefix + parameter.name + keyword)
     return f"({', '.join(shown)})"
+
+
+def _integrations() -> list[str]:
+    """From their source text, since their modules import the trainers."""
+    import gradledger
+
+    lines = []
+    for path in sorted((Path(gradledger.__file__).parent / "integrations").glob("[a-z]*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                lines.append(f"gradledger.integrations.{path.stem}.{node.name}({_written(node)})")
+            elif isinstance(node, ast.ClassDef):
+                made = [inner for inner in node.body if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"]
+                parameters = _written(made[0]) if made else ""
+                lines.append(f"gradledger.integrations.{path.stem}.{node.name}({parameters})")
+    return lines
+
+
+def _written(function: ast.FunctionDef) -> str:
+    names = [argument.arg for argument in function.args.args if argument.arg != "self"]
+    return ", ".join([*names, *(f"{argument.arg}=" for argument in function.args.kwonlyargs)])
 
 
 def _commands() -> list[str]:

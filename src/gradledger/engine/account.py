@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from gradledger.engine.gradients import graph_leaves
 from gradledger.errors import UserError
 
 _live_accounts: dict[int, weakref.ref[Account]] = {}
@@ -240,17 +241,7 @@ class Account:
 def _reaches(loss: Tensor, parameters: Sequence[Tensor]) -> bool:
     """Whether a backward from the loss would arrive at one of the parameters."""
     wanted = {id(parameter) for parameter in parameters}
-    seen: set[Any] = set()
-    pending = [loss.grad_fn]
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if id(getattr(node, "variable", None)) in wanted:
-            return True
-        pending.extend(following for following, _ in node.next_functions)
-    return False
+    return any(id(leaf) in wanted for leaf in graph_leaves(loss))
 
 
 def _calling_line() -> str:

@@ -1,8 +1,11 @@
-"""Arithmetic on a list of gradients, in place and without a host sync."""
+"""Gradients: arithmetic on a list of them, in place and without a host sync; where a backward would put them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,3 +43,29 @@ def scale_gradients(gradients: list[Tensor], factor: float | Tensor) -> None:
         else:
             for gradient in gradients:
                 gradient.mul_(factor)
+
+
+def graph_leaves(loss: Tensor) -> Iterator[Tensor]:
+    """The tensors that a backward from the loss would arrive at."""
+    seen: set[Any] = set()
+    pending = [loss.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            yield leaf
+        pending.extend(following for following, _ in node.next_functions)
+
+
+@contextmanager
+def silenced(leaves: Iterable[Tensor]) -> Iterator[None]:
+    """Inside, a backward adds exactly 0 to every gradient, also where its graph yields NaN."""
+    handles: list[Any] = [leaf.register_hook(torch.zeros_like) for leaf in leaves]  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -22,6 +22,27 @@ autocast, ``16-mixed`` with a gradient scaler; ``bf16-true`` expects parameters 
 _AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
+def check_accumulate_dtype(accumulate_dtype: torch.dtype | None) -> None:
+    """Whether gradients can accumulate in a type of their own.
+
+    Raises:
+        UserError: This torch cannot do that.
+    """
+    if accumulate_dtype is not None and not hasattr(Tensor, "grad_dtype"):
+        raise UserError(f"{accumulate_dtype=} needs Tensor.grad_dtype, which torch {torch.__version__} lacks")
+
+
+def set_gradient_dtype(parameter: Tensor, dtype: torch.dtype) -> None:
+    """Let a parameter's gradient be of a type, the one that it has included."""
+    gradient = parameter.grad
+    if gradient is None or gradient.dtype == dtype:
+        parameter.grad_dtype = dtype
+        return
+    parameter.grad = None
+    parameter.grad_dtype = dtype
+    parameter.grad = gradient.to(dtype)
+
+
 @dataclass(slots=True)
 class _ScalerUse:
     """Accounts may share a gradient scaler; its factor is frozen while any of them has an open window."""
@@ -59,8 +80,7 @@ class Precision:
         if scaler is not None and name != "16-mixed":
             raise UserError(f"a gradient scaler was given with precision={name!r}: only '16-mixed' uses one")
         self._check_types(name, parameters)
-        if accumulate_dtype is not None and not hasattr(Tensor, "grad_dtype"):
-            raise UserError(f"{accumulate_dtype=} needs Tensor.grad_dtype, which torch {torch.__version__} lacks")
+        check_accumulate_dtype(accumulate_dtype)
         self.name = name
         self.device_type = parameters[0].device.type
         self.autocast_dtype = _AUTOCAST_TYPES.get(name)
@@ -97,14 +117,10 @@ class Precision:
 
     def to_parameter_dtype(self, parameters: Sequence[Tensor]) -> None:
         """Before the step: cast gradients, once, to the type that the optimizer needs."""
-        if self.accumulate_dtype is None:
-            return
-        for parameter in parameters:
-            gradient = parameter.grad
-            if gradient is not None and gradient.dtype != parameter.dtype:
-                parameter.grad = None
-                parameter.grad_dtype = parameter.dtype
-                parameter.grad = gradient.to(parameter.dtype)
+        if self.accumulate_dtype is not None:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    set_gradient_dtype(parameter, parameter.dtype)
 
     def release(self, parameters: Sequence[Tensor]) -> None:
         """After a window: gradients made by others are of the parameters' own type again."""

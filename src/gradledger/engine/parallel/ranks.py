@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,7 +53,7 @@ class Ranks:
         """
         rows = self._exchange(LEAVING if leaving else FINE, numbers)
         if any(row[0] == FAILED for row in rows):
-            reasons = [reason for reason in self._exchange_reasons("") if reason]
+            reasons = [reason for reason in self.gather("") if reason]
             raise RankError(f"at the {point}, {'; '.join(reasons)}: the window is given up on every rank")
         if any(row[0] == LEAVING for row in rows):
             return None
@@ -61,7 +62,13 @@ class Ranks:
     def fail(self, error: BaseException) -> None:
         """Meet the other ranks with an error, so that they end as well, and know why."""
         self._exchange(FAILED, ())
-        self._exchange_reasons(f"rank {self.rank} failed with {type(error).__name__}: {error}")
+        self.gather(f"rank {self.rank} failed with {type(error).__name__}: {error}")
+
+    def gather(self, value: Any) -> list[Any]:
+        """Any picklable value from each rank."""
+        values = [None] * self.size
+        dist.all_gather_object(values, value, group=self._control)
+        return values
 
     def name(self, index: int) -> str:
         """How a member of the group is called in a message."""
@@ -73,11 +80,6 @@ class Ranks:
         rows = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(rows, own, group=self._control)
         return [row.tolist() for row in rows]
-
-    def _exchange_reasons(self, reason: str) -> list[str]:
-        reasons: list[str] = [""] * self.size
-        dist.all_gather_object(reasons, reason, group=self._control)
-        return reasons
 
 
 def _control_group(group: dist.ProcessGroup, members: list[int]) -> dist.ProcessGroup:

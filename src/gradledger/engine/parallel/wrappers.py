@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from gradledger.engine.batches.nesting import tensor_leaves
+from gradledger.engine.gradients import silenced
 from gradledger.errors import UserError
 
 
@@ -83,15 +84,9 @@ class Wrapper:
         self._outputs.clear()
         return found
 
-    @contextmanager
-    def silenced(self) -> Iterator[None]:
+    def silenced(self) -> AbstractContextManager[None]:
         """Inside, a backward adds exactly 0 to every gradient, also where its graph yields NaN."""
-        handles: list[Any] = [leaf.register_hook(torch.zeros_like) for leaf in self.leaves()]  # type: ignore[no-untyped-call]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return silenced(self.leaves())
 
 
 class Replicas(Wrapper):
