@@ -107,7 +107,9 @@ class _Layer:
         self._hooks: list[Any] = []
         self._kept: dict[str, Any] | None = None
         self.is_paused = False
-        self._forget()
+        self._num_values = 0
+        self._mean: Tensor | None = None
+        self._squares: Tensor | None = None  # the sum of squared deviations from the mean
 
     def begin(self) -> None:
         self._hooks = [
@@ -136,9 +138,7 @@ class _Layer:
         self._mean, self._squares = (None if value is None else value.to(device) for value in counted[1:])
 
     def _forget(self) -> None:
-        self._num_values = 0
-        self._mean: Tensor | None = None
-        self._squares: Tensor | None = None  # the sum of squared deviations from the mean
+        self._num_values, self._mean, self._squares = 0, None, None
 
     def _lend_scratch(self, module: _BatchNorm, _inputs: Any) -> None:
         """With momentum 1 the layer's own kernel writes the micro-batch's statistics into its running ones."""
