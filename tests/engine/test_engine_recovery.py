@@ -50,6 +50,7 @@ EVERYWHERE = [(direction, position) for direction in ("forward", "backward") for
         {"batch_norm": "pooled"},
         {"accumulate_dtype": torch.float64},
         {"weight": 2.0},
+        {"checkpointing": lambda module: isinstance(module, nn.BatchNorm1d | Fault)},
         {"clip_norm": 0.1},
     ],
     ids=lambda options: "-".join(options) or "plain",

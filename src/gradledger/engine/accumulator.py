@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from gradledger.engine.closing import (
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
 from gradledger.engine.horizon import known_length
+from gradledger.engine.memory.checkpointing import Checkpointing, CheckpointingChoice
 from gradledger.engine.memory.fitting import Size, Sizes
 from gradledger.engine.memory.recovering import Pieces, Recovery
 from gradledger.engine.memory.sizing import BySamples, Cutting
@@ -73,6 +75,9 @@ class Accumulator:
         name: The account's name in the ledger.
         batch_norm: ``"micro-batch"`` moves BatchNorm's running statistics with every micro-batch, as torch does;
             ``"pooled"`` moves them once per update, by the statistics of all its samples.
+        checkpointing: Activation checkpointing: in a window, blocks of the model keep only their inputs and are run
+            again in the backward. True takes the model's repeated blocks; else a list of modules, or a callable that
+            says whether a module is one. Gradients, dropout and buffers are the same.
         sync: Over several ranks, when gradients are reduced: ``"last"`` once, with the window's last micro-batch;
             ``"every"`` with each one. ``"auto"`` is ``"last"``. ``"none"``: each rank trains a model of its own.
 
@@ -111,6 +116,7 @@ class Accumulator:
         scaler: GradScaler | None = None,
         name: str = DEFAULT_ACCOUNT,
         batch_norm: BatchNormStatistics = "micro-batch",
+        checkpointing: CheckpointingChoice = False,
         sync: Sync = "auto",
     ) -> None:
         _check_type("model", model, nn.Module)
@@ -139,6 +145,8 @@ class Accumulator:
         )
         self._device = None if device is None else torch.device(device)
         self._statistics = pooled_statistics(model, batch_norm)
+        uncounted = nullcontext if self._statistics is None else self._statistics.held
+        self._checkpointing = Checkpointing(model, checkpointing, uncounted) if checkpointing is not False else None
         self._carried: list[Any] = []
         self._seeds: dict[Any, Tensor] = {}
         self._open_window: Window | None = None
@@ -426,14 +434,22 @@ class Accumulator:
         self._open_window = window
         if self._statistics is not None:
             self._statistics.begin()
+        if self._checkpointing is not None:
+            self._checkpointing.begin()
 
     def _end(self, window: Window) -> None:
         if self._open_window is window:
             self._open_window = None
+            if self._checkpointing is not None:
+                self._checkpointing.end()
             if self._statistics is not None:
                 self._statistics.end(commit=window._state == "closed" and not window.skipped)
         if len(self._seeds) > _MAX_SEEDS:
             self._seeds.clear()
+
+    def _saving(self) -> AbstractContextManager[None]:
+        """What saves memory in a window, switched on outside of one."""
+        return nullcontext() if self._checkpointing is None else self._checkpointing.active()
 
     def _commit(self, window: Window, record: WindowRecord, replay: Replay | None) -> None:
         """Step, then count: an error before the step leaves every counter as it was."""

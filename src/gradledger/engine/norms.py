@@ -76,13 +76,14 @@ class PooledStatistics:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Inside, forwards are not counted either: they repeat earlier ones."""
+        before = [layer.is_paused for layer in self._layers]
         for layer in self._layers:
             layer.is_paused = True
         try:
             yield
         finally:
-            for layer in self._layers:
-                layer.is_paused = False
+            for layer, was_paused in zip(self._layers, before, strict=True):
+                layer.is_paused = was_paused
 
     def end(self, *, commit: bool) -> None:
         """Back to normal; ``commit`` moves the running statistics by what was counted."""

@@ -35,14 +35,15 @@ def estimated_peak_bytes(
     trained = {id(parameter) for parameter in parameters}
     places = {name for name, parameter in model.named_parameters() if id(parameter) in trained}
     try:
-        mode = FakeTensorMode()
-        with FakeCopyMode(mode):
-            shadow = copy.deepcopy(model)
-        inputs = map_tensors(micro_batch, lambda leaf: mode.from_tensor(leaf))
-        wanted = [parameter for name, parameter in shadow.named_parameters() if name in places]
-        with mode, MemoryTracker() as tracker:
-            for _ in range(num_runs):
-                bench.run(shadow, wanted, inputs)
+        with bench.saving():  # a copy that is made inside saves as well
+            mode = FakeTensorMode()
+            with FakeCopyMode(mode):
+                shadow = copy.deepcopy(model)
+            inputs = map_tensors(micro_batch, lambda leaf: mode.from_tensor(leaf))
+            wanted = [parameter for name, parameter in shadow.named_parameters() if name in places]
+            with mode, MemoryTracker() as tracker:
+                for _ in range(num_runs):
+                    bench.run(shadow, wanted, inputs)
         return int(tracker.peak_bytes)
     except Exception:  # whatever the model does that fake tensors cannot
         return None

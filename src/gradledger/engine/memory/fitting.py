@@ -83,7 +83,13 @@ class Sizes:
         precision.prepare(parameters)
         try:
             curve = measure_curve(
-                Bench(accumulator.model, parameters, on_device(loss_fn, accumulator._device), precision.autocast),
+                Bench(
+                    accumulator.model,
+                    parameters,
+                    on_device(loss_fn, accumulator._device),
+                    precision.autocast,
+                    accumulator._saving,
+                ),
                 samples,
                 cutting,
                 available=available,
@@ -104,6 +110,7 @@ class Sizes:
             type(accumulator.optimizer).__qualname__,
             accumulator._precision.name,
             accumulator._precision.accumulate_dtype,
+            accumulator._checkpointing and accumulator._checkpointing.names,
             getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__),
             type(cutting).__name__,
             samples.signature(),

@@ -147,6 +147,6 @@ def one_sample_does_not_fit(error: BaseException, device: torch.device, paramete
         f"not even a micro-batch of 1 sample fits in the memory of {device}: {what} with "
         f"{readable_bytes(available_bytes(device))} available; the parameters take {readable_bytes(kept)}, their "
         "gradients as much again, the optimizer's state comes on top. What would help: activation checkpointing "
-        "(torch.utils.checkpoint), precision='bf16-mixed', shorter samples, an optimizer with less state, a smaller "
+        "(checkpointing=True), precision='bf16-mixed', shorter samples, an optimizer with less state, a smaller "
         "model"
     )

@@ -107,6 +107,7 @@ class Bench:
         parameters: Whose gradients are computed.
         loss_fn: ``loss_fn(model, micro_batch)``.
         autocast: Makes the context that forwards run in.
+        saving: Makes the context of what saves memory in a window, such as checkpointing.
     """
 
     def __init__(
@@ -115,11 +116,13 @@ class Bench:
         parameters: Sequence[Tensor],
         loss_fn: LossFunction,
         autocast: Callable[[], AbstractContextManager[Any] | None] = lambda: None,
+        saving: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self._model = model
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._loss_fn = loss_fn
         self._autocast = autocast
+        self.saving = saving
         self.device = self._parameters[0].device
 
     def peak_bytes(self, micro_batch: Any, *, num_runs: int = 1) -> int | None:
@@ -171,7 +174,8 @@ class Bench:
         held = [parameter.grad for parameter in self._parameters]
         self._clear()
         try:
-            return measure()
+            with self.saving():
+                return measure()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
