@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from gradledger.engine.fused import FusedStep
 from gradledger.engine.gradients import graph_leaves
 from gradledger.errors import UserError
 
@@ -25,12 +26,13 @@ class Account:
         name: The account's name in the ledger.
         model: The module whose parameters are checked for having an owner.
         optimizer: The owner.
+        fused: Whether its step is fused; None where that is possible.
 
     Raises:
-        UserError: The optimizer owns no parameter that needs a gradient.
+        UserError: The optimizer owns no parameter that needs a gradient, or cannot be fused.
     """
 
-    def __init__(self, name: str, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, name: str, model: nn.Module, optimizer: Optimizer, *, fused: bool | None = None) -> None:
         self.name = name
         self.optimizer = optimizer
         self.is_open = False
@@ -39,6 +41,7 @@ class Account:
         self.parameters: Sequence[Tensor] = self._owned()
         if not any(parameter.requires_grad for parameter in self.parameters):
             raise UserError("the optimizer owns no parameter with requires_grad=True: there is nothing to train")
+        self.fused = FusedStep(optimizer, model, fused)
         owned = {id(parameter) for parameter in self.parameters}
         self._unowned = [(name, p) for name, p in model.named_parameters() if id(p) not in owned]
         self._batch_norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -80,6 +80,9 @@ class Accumulator:
             says whether a module is one. Gradients, dropout and buffers are the same.
         sync: Over several ranks, when gradients are reduced: ``"last"`` once, with the window's last micro-batch;
             ``"every"`` with each one. ``"auto"`` is ``"last"``. ``"none"``: each rank trains a model of its own.
+        fused: Whether the optimizer is switched to torch's fused implementation, the same step in one pass over the
+            memory. None: where it was made with neither ``fused=`` nor ``foreach=`` and torch has the kernels. False
+            leaves it as it is.
 
     Raises:
         UserError: An argument is out of range, or the optimizer owns nothing to train.
@@ -118,6 +121,7 @@ class Accumulator:
         batch_norm: BatchNormStatistics = "micro-batch",
         checkpointing: CheckpointingChoice = False,
         sync: Sync = "auto",
+        fused: bool | None = None,
     ) -> None:
         _check_type("model", model, nn.Module)
         _check_type("optimizer", optimizer, Optimizer)
@@ -139,7 +143,7 @@ class Accumulator:
         self._saved_window: Mapping[str, Any] | None = None
         self._policy = ClosingPolicy(clip_norm, clip_value, non_finite)
         self._weights = WeightTable(weight)
-        self._account = Account(name, model, optimizer)
+        self._account = Account(name, model, optimizer, fused=fused)
         self._precision = Precision(
             precision, self._account.parameters, scaler=scaler, accumulate_dtype=accumulate_dtype
         )
@@ -262,7 +266,7 @@ class Accumulator:
             return self._update_together(samples, loss_fn, size, cutting)
         learned = self._sizes.learned(samples, size, loss_fn, cutting, cache=cache)
         pieces = cutting.cut(samples, learned.begin())
-        if size == "auto" and isinstance(cutting, BySamples):  # as many, but even
+        if size == "auto" and isinstance(cutting, BySamples) and len(pieces) > 1:  # as many, but even
             pieces = cutting.cut(samples, -(-samples.num_samples // len(pieces)))
         window = self._window_of(pieces)
         assert window is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from gradledger.engine.account import Account
-from gradledger.engine.gradients import clip_to_norm, scale_gradients, total_norm
+from gradledger.engine.gradients import WindowGradient
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord, read_losses
 from gradledger.errors import UserError
@@ -68,7 +68,9 @@ class ClosingPolicy:
         return None if self.clip_value is None else ("value", self.clip_value)
 
 
-def prepare_gradient(account: Account, record: WindowRecord, policy: ClosingPolicy, precision: Precision) -> bool:
+def prepare_gradient(
+    account: Account, record: WindowRecord, policy: ClosingPolicy, precision: Precision, *, for_closure: bool
+) -> WindowGradient | None:
     """Normalise, unscale, measure, clip and cast the gradient of a window, ready for the optimizer.
 
     Args:
@@ -76,30 +78,36 @@ def prepare_gradient(account: Account, record: WindowRecord, policy: ClosingPoli
         record: The window's record; its ``factor`` is what is left to normalise by (None for 1); its ``norm`` is set.
         policy: Clipping and what becomes of non-finite gradients.
         precision: The gradient scaler and the accumulation type.
+        for_closure: The optimizer reads the gradient itself, so no factor may be left to its step.
 
     Returns:
-        Whether the optimizer may step; a gradient scaler decides that for itself.
+        The gradient, or None where the optimizer may not step; a gradient scaler decides that for itself.
 
     Raises:
         NonFiniteError: Under ``non_finite="raise"``.
     """
-    gradients = account.gradients()
+    tensors = account.gradients()
+    account.fused.check(account)
+    has_factors = record.factor is not None or policy.clip_norm is not None
+    reads_gradient = for_closure or precision.scaler is not None or policy.clip_value is not None
+    rides = has_factors and not reads_gradient and account.fused.takes_factor(tensors)
+    gradient = WindowGradient(tensors, keeps_factor=rides)
     if record.factor is not None:
-        scale_gradients(gradients, record.factor)
+        gradient.multiply(record.factor)
     if precision.scaler is not None:
         precision.unscale(account.optimizer)
-    record.norm = norm = total_norm(gradients)
+    record.norm = norm = gradient.norm()
     if precision.scaler is None and not math.isfinite(norm):
         if policy.non_finite == "raise":
             raise non_finite_error(record)
-        return False
+        return None
     if policy.clip_norm is not None:
-        clip_to_norm(gradients, policy.clip_norm, norm)
+        gradient.clip(policy.clip_norm, norm)
     elif policy.clip_value is not None:
-        torch._foreach_clamp_min_(gradients, -policy.clip_value)
-        torch._foreach_clamp_max_(gradients, policy.clip_value)
+        torch._foreach_clamp_min_(tensors, -policy.clip_value)
+        torch._foreach_clamp_max_(tensors, policy.clip_value)
     precision.to_parameter_dtype(account.parameters)
-    return True
+    return gradient
 
 
 def apply_update(
@@ -122,7 +130,8 @@ def apply_update(
     Raises:
         NonFiniteError: Under ``non_finite="raise"``.
     """
-    if prepare_gradient(account, record, policy, precision):
+    gradient = prepare_gradient(account, record, policy, precision, for_closure=closure is not None)
+    if gradient is not None:
         num_steps_before = account.num_optimizer_steps
         account.is_stepping = True
         has_stepped = True
@@ -130,7 +139,7 @@ def apply_update(
             if replay is not None:
                 has_stepped = replay.step(record)
             elif precision.scaler is None:
-                account.optimizer.step()
+                account.fused.step(gradient)
             else:
                 precision.scaler.step(account.optimizer)
                 precision.update_scaler()

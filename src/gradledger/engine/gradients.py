@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -14,8 +15,43 @@ from torch.nn.utils import get_total_norm
 _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same to the norm
 
 
+class WindowGradient:
+    """The gradient of a window at its close.
+
+    Args:
+        tensors: The gradients of the parameters that have one.
+        keeps_factor: Factors are gathered in ``factor``, for a step that takes it along, and not multiplied in.
+    """
+
+    def __init__(self, tensors: list[Tensor], *, keeps_factor: bool = False) -> None:
+        self.tensors = tensors
+        self.factor: float | Tensor | None = None
+        self._keeps_factor = keeps_factor
+
+    def multiply(self, factor: float | Tensor) -> None:
+        """Scale it."""
+        if self._keeps_factor:
+            self.factor = factor if self.factor is None else self.factor * factor
+        else:
+            scale_gradients(self.tensors, factor)
+
+    def norm(self) -> float | Tensor:
+        """Its total 2-norm."""
+        norm = total_norm(self.tensors)
+        return norm if self.factor is None else norm * self.factor
+
+    def clip(self, limit: float, norm: float | Tensor) -> None:
+        """Scale it so that its norm, which is known, is at most ``limit``, as torch's ``clip_grad_norm_`` does."""
+        coefficient = limit / (norm + _CLIP_EPSILON)
+        if isinstance(coefficient, Tensor):
+            self.multiply(coefficient.clamp(max=1.0))
+        elif coefficient < 1.0:
+            self.multiply(coefficient)
+
+
 def total_norm(gradients: list[Tensor]) -> float | Tensor:
     """The total 2-norm of gradients: a number where reading it is free, else a tensor on their device."""
+    gradients = list(map(_dense, gradients)) if any(map(_is_sparse, gradients)) else gradients
     if all([type(gradient) is Tensor and gradient.is_cpu for gradient in gradients]):  # noqa: C419  (a third of the time)
         return math.hypot(*[norm.item() for norm in torch._foreach_norm(gradients)])
     norm = get_total_norm(gradients)
@@ -24,13 +60,12 @@ def total_norm(gradients: list[Tensor]) -> float | Tensor:
     return norm.item() if norm.is_cpu else norm
 
 
-def clip_to_norm(gradients: list[Tensor], limit: float, norm: float | Tensor) -> None:
-    """Scale gradients in place so that their total 2-norm is at most ``limit``, as torch's ``clip_grad_norm_`` does."""
-    coefficient = limit / (norm + _CLIP_EPSILON)
-    if isinstance(coefficient, Tensor):
-        scale_gradients(gradients, coefficient.clamp(max=1.0))
-    elif coefficient < 1.0:
-        scale_gradients(gradients, coefficient)
+_is_sparse = attrgetter("is_sparse")
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """Values with the same norm; a sparse gradient has one row for each time that a row was used."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def scale_gradients(gradients: list[Tensor], factor: float | Tensor) -> None:

@@ -141,7 +141,8 @@ class Replay:
         """Make a run's gradient ready for the optimizer."""
         accumulator = self._window._accumulator
         record.factor = self._window._factor()
-        if not prepare_gradient(self._account, record, accumulator._policy, accumulator._precision):
+        policy, precision = accumulator._policy, accumulator._precision
+        if prepare_gradient(self._account, record, policy, precision, for_closure=True) is None:
             raise _NotFiniteError
 
     def _as_tensor(self, loss: float) -> Tensor:

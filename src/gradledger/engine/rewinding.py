@@ -24,8 +24,11 @@ class Generators:
 
     def __init__(self, devices: Iterable[torch.device], *, only_torch: bool = False) -> None:
         self._cpu = torch.get_rng_state()
-        accelerators = {device for device in devices if device.type not in ("cpu", "meta")}
-        self._accelerators = {each: torch.get_device_module(each).get_rng_state(each) for each in accelerators}
+        self._accelerators = {
+            each: torch.get_device_module(each).get_rng_state(each)
+            for each in devices
+            if each.type not in ("cpu", "meta")
+        }
         self._others: Any = None if only_torch else (random.getstate(), numpy.random.get_state())
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,6 +93,8 @@ class BufferHistory:
         They are compared with the last known ones, with one fetch from the device: a buffer's version does not say
         whether it changed, since BatchNorm's kernels write to the running statistics without raising it.
         """
+        if not any(module._buffers for module in self._model.modules()):
+            return {}
         buffers = dict(self._model.named_buffers())
         known = [name for name, buffer in buffers.items() if _is_alike(self._known.get(name), buffer)]
         is_same = [(self._known[name] == buffers[name]).all() for name in known]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -130,9 +131,7 @@ class BatchSamples:
 
     def signature(self) -> tuple[Any, ...]:
         """What batches of one kind share: types and shapes of a sample, dimensions rounded up to powers of two."""
-        return tuple(
-            (path, str(leaf.dtype), _rounded(leaf)) for path, leaf in tensor_leaves(self.batch) if path in self.paths
-        )
+        return tuple((path, *_kind_of(leaf)) for path, leaf in tensor_leaves(self.batch) if path in self.paths)
 
     def pick(self, indices: Sequence[int]) -> BatchSamples:
         """The samples at these positions of the whole batch, in this order."""
@@ -158,7 +157,7 @@ class _UserSamples:
         return [_UserSamples(piece, self._split) for piece in self._pieces(check_size(micro_batch_size))]
 
     def signature(self) -> tuple[Any, ...]:
-        return tuple((str(leaf.dtype), _rounded(leaf)) for _, leaf in tensor_leaves(self._batch))
+        return tuple(_kind_of(leaf) for _, leaf in tensor_leaves(self._batch))
 
     def _pieces(self, micro_batch_size: int) -> list[Any]:
         pieces = list(self._split(self._batch, micro_batch_size))
@@ -233,8 +232,13 @@ class _Sizes:
         return is_alike and (isinstance(items[0], Mapping | tuple) or is_dataclass(items[0]))
 
 
-def _rounded(leaf: Tensor) -> tuple[int, ...]:
-    return () if leaf.is_nested else tuple(1 << (size - 1).bit_length() if size else 0 for size in leaf.shape[1:])
+def _kind_of(leaf: Tensor) -> tuple[str, tuple[int, ...]]:
+    return _kind(leaf.dtype, () if leaf.is_nested else leaf.shape[1:])
+
+
+@lru_cache(maxsize=256)
+def _kind(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    return str(dtype), tuple(1 << (size - 1).bit_length() if size else 0 for size in shape)
 
 
 def _is_array(node: Any) -> bool:

@@ -194,14 +194,20 @@ class Bench:
 def optimizer_bytes(optimizer: Optimizer) -> tuple[int, int]:
     """The bytes that an optimizer will hold after its first step on top of now, and those that a step needs meanwhile.
 
-    A copy of it takes two steps on the meta device, where tensors have no memory.
+    A copy of it takes two steps on the meta device, where tensors have no memory. A fused step needs nothing
+    meanwhile, and leaves the same behind as the others, which can be taken there.
     """
     shadow = _shadow(optimizer, _on_meta)
+    is_fused = all(group.get("fused") for group in shadow.param_groups)
+    if is_fused:
+        for group in shadow.param_groups:
+            group["fused"] = None
     try:
         type(optimizer).step(shadow)
         with MemoryTracker() as tracker:
             type(optimizer).step(shadow)
-        return max(0, _state_bytes(shadow) - _state_bytes(optimizer)), tracker.peak_bytes
+        meanwhile = 0 if is_fused else tracker.peak_bytes
+        return max(0, _state_bytes(shadow) - _state_bytes(optimizer)), meanwhile
     except Exception:  # an optimizer that cannot run there: assume the two tensors per parameter of Adam
         return sum(2 * int(p.numel() * p.element_size()) for group in _groups(optimizer) for p in group["params"]), 0
 
