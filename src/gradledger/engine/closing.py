@@ -130,7 +130,7 @@ def apply_update(
     Raises:
         NonFiniteError: Under ``non_finite="raise"``.
     """
-    gradient = prepare_gradient(account, record, policy, precision, for_closure=closure is not None)
+    gradient = prepare_gradient(account, record, policy, precision, for_closure=replay is not None)
     if gradient is not None:
         num_steps_before = account.num_optimizer_steps
         account.is_stepping = True
