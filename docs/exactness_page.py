@@ -16,8 +16,9 @@ This page is written by `python docs/generate.py` from `benchmarks/results/exact
 
 The gradient that each tool hands to the optimizer, against the gradient of the whole effective batch in float64: the
 largest relative error over the windows of a task. Every tool gets the same micro-batches and the same model, in one run
-of `python benchmarks/exactness.py`, and is used as its own documentation shows. *Whole batch* is the same gradient
-computed in one pass in the working precision: nothing can be expected to be closer.
+of `python benchmarks/exactness.py`, and is used as its own documentation shows; *+ adapter* is the same loop with
+[`gradledger.integrations`](integrations.md). *Whole batch* is the same gradient computed in one pass in the working
+precision: nothing can be expected to be closer.
 
 """
 
@@ -26,15 +27,15 @@ _TASKS = """
 - **short last window**: 9 micro-batches of 4, windows of 4: the last window holds one micro-batch.
 - **token weights**: sequences of unlike lengths; the loss is a mean over the labels that are not ignored.
 - **bfloat16, 1000 micro-batches**: bfloat16 parameters, and every micro-batch adds a thousandth of a gradient of 1.
-  Gradledger accumulates in float32 (`accumulate_dtype=torch.float32`), which gives {thousand:.4f} of it; in bfloat16
-  the sum stops growing at one half.
+  Gradledger and its adapters accumulate in float32 (`accumulate_dtype=torch.float32`), which gives {thousand:.4f} of
+  it; in bfloat16 the sum stops growing at one half.
 - **two optimizers, float16, clipped**: one gradient scaler, two optimizers, each with its own clipping. Accelerate
-  refuses float16 on a CPU, so its scaler is put in by hand; that it updates the scaler once per optimizer, and so
+  refuses float16 on a CPU, so it is told by hand that it has it; that it updates the scaler once per optimizer, and so
   divides the second one's gradient by the scale twice, is its own doing.
 
 The hand-written loop divides each micro-batch's loss by K and also steps on the last, short window. The model of the
-Hugging Face Trainer's row uses `num_items_in_batch`, as Hugging Face's own models do; with a model that ignores it, or
-a loss that does not get it, its gradient is that of the hand-written loop or K times as large.
+Hugging Face Trainer's first rows uses `num_items_in_batch`, as Hugging Face's own models do; *own loss* is a
+`compute_loss` that does not, and says so. With a model that takes and ignores it, the gradient is K times as large.
 
 Measured on {date} with torch {torch}, accelerate {accelerate}, lightning {lightning} and transformers {transformers},
 on a CPU.
@@ -68,4 +69,4 @@ def _cell(cell: dict[str, Any], who: str) -> str:
     if cell["error"] is None:
         return f"({cell['why']})"
     shown = f"{cell['error']:.1e}"
-    return f"**{shown}**" if who == "gradledger" else shown
+    return f"**{shown}**" if who == "gradledger" or who.endswith("+ adapter") else shown

@@ -1,0 +1,1 @@
+"""What is compared on the same tasks: each tool as its documentation shows it, and with gradledger's adapter."""
