@@ -51,6 +51,7 @@ EVERYWHERE = [(direction, position) for direction in ("forward", "backward") for
         {"accumulate_dtype": torch.float64},
         {"weight": 2.0},
         {"checkpointing": lambda module: isinstance(module, nn.BatchNorm1d | Fault)},
+        {"offload": "cpu"},
         {"clip_norm": 0.1},
     ],
     ids=lambda options: "-".join(options) or "plain",

@@ -135,6 +135,7 @@ class Refused:
             "half owned": error_of(lambda: make_it(model, half)),
             "stray": error_of(lambda: make_it(model, stray)),
             "closure": error_of(lambda: make_it(model, lbfgs)),
+            "offload": error_of(lambda: make_it(model, adam, offload="cpu")),
             "drop": error_of(lambda: make_it(model, adam, non_finite="drop-micro-batch")),
             "coupled": error_of(lambda: ready.update_coupled(batch, token_mean, token_mean, micro_batch_size=2)),
             "auto": error_of(lambda: ready.update(batch, token_mean)),

@@ -33,6 +33,10 @@ def compiled(model):
     return torch.compile(replicate(model), backend="eager")
 
 
+def is_linear(module):
+    return isinstance(module, torch.nn.Linear)
+
+
 CASES = {
     "plain": Exact(),
     "clipped": Exact(clip_norm=0.05),
@@ -49,6 +53,8 @@ CASES = {
     "unused parameters": Exact(finding_unused, model=Switched),
     "buffers": Exact(model=Normed),
     "compiled": Exact(compiled),
+    "checkpointed": Exact(checkpointing=is_linear, clip_norm=0.05),
+    "sharded, checkpointed": Exact(shard, checkpointing=is_linear),
     "bucket views": Exact(with_views, clip_norm=0.05),
     "sharded": Exact(shard),
     "sharded whole": Exact(shard_whole, clip_norm=0.05),

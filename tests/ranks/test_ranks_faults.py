@@ -115,6 +115,7 @@ def test_a_micro_batch_without_backward_does_not_hold_the_others_up(results):
         ("half owned", "reduced over ranks, but the optimizer does not own them"),
         ("stray", "the optimizer owns 1 parameters that are not reduced over ranks"),
         ("closure", "LBFGS, which evaluates the loss again, is not supported over 2 ranks"),
+        ("offload", "offload='cpu' (a sharded model has torch's CPUOffloadPolicy) is not supported over 2 ranks"),
         ("drop", "non_finite='drop-micro-batch' is not supported over 2 ranks"),
         ("coupled", "update_coupled is not exact over several ranks"),
         ("auto", "over several ranks micro-batches cannot be measured"),

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from gradledger.engine.fused import FusedStep
 from gradledger.engine.gradients import graph_leaves
+from gradledger.engine.memory.offloading import HostGradients
 from gradledger.errors import UserError
 
 _live_accounts: dict[int, weakref.ref[Account]] = {}
@@ -38,6 +39,7 @@ class Account:
         self.is_open = False
         self.is_stepping = False
         self.num_optimizer_steps = 0
+        self.host_gradients: HostGradients | None = None
         self.parameters: Sequence[Tensor] = self._owned()
         if not any(parameter.requires_grad for parameter in self.parameters):
             raise UserError("the optimizer owns no parameter with requires_grad=True: there is nothing to train")
@@ -71,6 +73,8 @@ class Account:
                 parameter.grad = None
         self._ungradiented = [(name, p) for name, p in self._unowned if p.grad is None] if self._unowned else []
         self._watched = None
+        if self.host_gradients is not None:
+            self.host_gradients.begin(self.parameters)
         self.is_open = True
         return had_gradients
 
@@ -79,6 +83,8 @@ class Account:
         self.is_open = False
         self._watched = None
         self.clear_gradients()
+        if self.host_gradients is not None:
+            self.host_gradients.end()
         if self._foreign and self.fence is None:
             self._tidy_foreign()
 
@@ -91,10 +97,23 @@ class Account:
         """Drop the gradients of the account's parameters."""
         for parameter in self.parameters:
             parameter.grad = None
+        if self.host_gradients is not None:
+            self.host_gradients.discard()
 
     def gradients(self) -> list[Tensor]:
         """The gradients there are."""
         return [p.grad for p in self.parameters if p.grad is not None]
+
+    def accumulated(self) -> dict[int, Tensor]:
+        """What an open window has accumulated, wherever it is kept, by the parameter's place."""
+        sums = {} if self.host_gradients is None else self.host_gradients.sums()
+        found = ((at, sums.get(parameter, parameter.grad)) for at, parameter in enumerate(self.parameters))
+        return {at: gradient.detach() for at, gradient in found if gradient is not None}
+
+    def bring_back(self) -> None:
+        """Have all gradients beside their parameters, for the close."""
+        if self.host_gradients is not None:
+            self.host_gradients.bring_back()
 
     def decide_fence(self, loss: Tensor) -> None:
         """Where other accounts exist, see whether a loss's graph reaches their parameters; if so, fence it in.

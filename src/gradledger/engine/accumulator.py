@@ -34,8 +34,10 @@ from gradledger.engine.closing import (
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
 from gradledger.engine.horizon import known_length
+from gradledger.engine.memory.accounting import GradientBytes, gradient_bytes
 from gradledger.engine.memory.checkpointing import Checkpointing, CheckpointingChoice
 from gradledger.engine.memory.fitting import Size, Sizes
+from gradledger.engine.memory.offloading import Offload, host_gradients
 from gradledger.engine.memory.recovering import Pieces, Recovery
 from gradledger.engine.memory.sizing import BySamples, Cutting
 from gradledger.engine.norms import BatchNormStatistics, pooled_statistics
@@ -78,6 +80,8 @@ class Accumulator:
         checkpointing: Activation checkpointing: in a window, blocks of the model keep only their inputs and are run
             again in the backward. True takes the model's repeated blocks; else a list of modules, or a callable that
             says whether a module is one. Gradients, dropout and buffers are the same.
+        offload: ``"cpu"`` keeps what a window accumulates in host memory until its close, for models whose gradients
+            do not fit beside the activations.
         sync: Over several ranks, when gradients are reduced: ``"last"`` once, with the window's last micro-batch;
             ``"every"`` with each one. ``"auto"`` is ``"last"``. ``"none"``: each rank trains a model of its own.
         fused: Whether the optimizer is switched to torch's fused implementation, the same step in one pass over the
@@ -120,6 +124,7 @@ class Accumulator:
         name: str = DEFAULT_ACCOUNT,
         batch_norm: BatchNormStatistics = "micro-batch",
         checkpointing: CheckpointingChoice = False,
+        offload: Offload | None = None,
         sync: Sync = "auto",
         fused: bool | None = None,
     ) -> None:
@@ -147,6 +152,7 @@ class Accumulator:
         self._precision = Precision(
             precision, self._account.parameters, scaler=scaler, accumulate_dtype=accumulate_dtype
         )
+        self._account.host_gradients = host_gradients(offload, non_finite)
         self._device = None if device is None else torch.device(device)
         self._statistics = pooled_statistics(model, batch_norm)
         uncounted = nullcontext if self._statistics is None else self._statistics.held
@@ -387,6 +393,24 @@ class Accumulator:
         )
 
     @property
+    def gradient_bytes(self) -> GradientBytes:
+        """What the gradients of an open window take, where, and what the choices about them cost; reads well printed.
+
+        Example:
+            >>> import torch
+            >>> model = torch.nn.Linear(100, 100).to(torch.bfloat16)
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> print(Accumulator(model, optimizer, accumulate_dtype=torch.float32).gradient_bytes)
+            gradients take 40.4 kB on the device, 20.2 kB of them for accumulate_dtype=
+        """
+        return gradient_bytes(
+            self._account.parameters,
+            accumulate_dtype=self._precision.accumulate_dtype,
+            is_offloaded=self._account.host_gradients is not None,
+            is_dropping=self._policy.non_finite == "drop-micro-batch",
+        )
+
+    @property
     def num_carried(self) -> int:
         """Micro-batches that wait for the next pass under ``tail="carry"``."""
         return len(self._carried)
@@ -452,8 +476,13 @@ class Accumulator:
             self._seeds.clear()
 
     def _saving(self) -> AbstractContextManager[None]:
-        """What saves memory in a window, switched on outside of one."""
+        """Checkpointing as in a window, outside of one."""
         return nullcontext() if self._checkpointing is None else self._checkpointing.active()
+
+    def _keeping(self, parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
+        """Gradients kept as in a window, outside of one."""
+        kept = self._account.host_gradients
+        return nullcontext() if kept is None else kept.active(parameters)
 
     def _commit(self, window: Window, record: WindowRecord, replay: Replay | None) -> None:
         """Step, then count: an error before the step leaves every counter as it was."""

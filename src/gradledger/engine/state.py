@@ -140,7 +140,7 @@ def _window_state(window: Window) -> dict[str, Any]:
         "is_regular": window._is_regular,
         "cleared": record.cleared,
         "shares": window._shares.state_dict(),
-        "gradients": {at: p.grad.detach() for at, p in enumerate(account.parameters) if p.grad is not None},
+        "gradients": account.accumulated(),
         "survivors": None if window._survivors is None else window._survivors.state_dict(),
         "statistics": None if statistics is None else statistics.state_dict(),
     }
@@ -187,6 +187,8 @@ def restore_window(window: Window, state: Mapping[str, Any]) -> None:
     for at, parameter in enumerate(account.parameters):
         if at in state["gradients"]:
             parameter.grad = _copied(state["gradients"][at], parameter)
+            if account.host_gradients is not None:
+                account.host_gradients.take(parameter)
     if window._survivors is not None:
         sums = state["survivors"]["sums"]
         copied = {p: _copied(sums[at], p) for at, p in enumerate(account.parameters) if at in sums}

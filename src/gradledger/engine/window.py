@@ -368,7 +368,8 @@ class Window:
         self._state = "closed"
 
     def _settle_all(self) -> None:
-        """Put the sums of the finite micro-batches back, and let the others count nothing."""
+        """Have the window's gradient beside the parameters; micro-batches that were not finite count nothing."""
+        self._accumulator._account.bring_back()
         if self._survivors is None:
             return
         self._settle()

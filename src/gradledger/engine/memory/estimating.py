@@ -41,7 +41,7 @@ def estimated_peak_bytes(
                 shadow = copy.deepcopy(model)
             inputs = map_tensors(micro_batch, lambda leaf: mode.from_tensor(leaf))
             wanted = [parameter for name, parameter in shadow.named_parameters() if name in places]
-            with mode, MemoryTracker() as tracker:
+            with bench.keeping(wanted), mode, MemoryTracker() as tracker:
                 for _ in range(num_runs):
                     bench.run(shadow, wanted, inputs)
         return int(tracker.peak_bytes)

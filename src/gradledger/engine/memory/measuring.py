@@ -107,7 +107,8 @@ class Bench:
         parameters: Whose gradients are computed.
         loss_fn: ``loss_fn(model, micro_batch)``.
         autocast: Makes the context that forwards run in.
-        saving: Makes the context of what saves memory in a window, such as checkpointing.
+        saving: Makes the context in which the model saves memory as in a window.
+        keeping: Makes the context in which gradients of these parameters are kept as in a window.
     """
 
     def __init__(
@@ -117,12 +118,14 @@ class Bench:
         loss_fn: LossFunction,
         autocast: Callable[[], AbstractContextManager[Any] | None] = lambda: None,
         saving: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        keeping: Callable[[Sequence[Tensor]], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self._model = model
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._loss_fn = loss_fn
         self._autocast = autocast
         self.saving = saving
+        self.keeping = keeping
         self.device = self._parameters[0].device
 
     def peak_bytes(self, micro_batch: Any, *, num_runs: int = 1) -> int | None:
@@ -174,7 +177,7 @@ class Bench:
         held = [parameter.grad for parameter in self._parameters]
         self._clear()
         try:
-            with self.saving():
+            with self.saving(), self.keeping(self._parameters):
                 return measure()
         except Exception as error:
             if not is_out_of_memory(error):

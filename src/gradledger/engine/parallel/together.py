@@ -119,6 +119,8 @@ class Together:
         refused = {
             "non_finite='drop-micro-batch'": accumulator._policy.non_finite == "drop-micro-batch",
             "batch_norm='pooled'": accumulator._statistics is not None,
+            "offload='cpu' (a sharded model has torch's CPUOffloadPolicy)": accumulator._account.host_gradients
+            is not None,
             "accumulate_dtype=": accumulator._precision.accumulate_dtype is not None,
             f"{type(accumulator.optimizer).__name__}, which evaluates the loss again,": needs_closure,
         }
