@@ -37,9 +37,11 @@ def test_docstring_says_what_it_shows(path: Path) -> None:
 @pytest.mark.parametrize("path", ALL, ids=corpus.name_of)
 def test_script_stands_alone(path: Path) -> None:
     own_modules = {other.stem for other in ALL} | {"gradledger", "loops", "corpus"}
-    imported = corpus.imported_modules(path)
-    assert not imported & own_modules
-    assert "print(" not in path.read_text(encoding="utf-8")
+    source = path.read_text(encoding="utf-8")
+    if "from gradledger.integrations." in source:  # another trainer's loop, with our adapter
+        own_modules.discard("gradledger")
+    assert not corpus.imported_modules(path) & own_modules
+    assert "print(" not in source
 
 
 @pytest.mark.parametrize("path", corpus.loops("correct"), ids=corpus.name_of)

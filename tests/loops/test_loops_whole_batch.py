@@ -21,6 +21,10 @@ WHOLE_BATCH: dict[str, Rewriting] = {
         ("gradient_accumulation_steps=4", "gradient_accumulation_steps=1"),
         ("batch_size=4", "batch_size=16"),
     ],
+    "accelerate_exact_windows": [
+        ("gradient_accumulation_steps=4", "gradient_accumulation_steps=1"),
+        ("batch_size=2", "batch_size=8"),
+    ],
     "accelerate_token_sums": [
         ("gradient_accumulation_steps=4", "gradient_accumulation_steps=1"),
         ("batch_size=2", "batch_size=8"),
@@ -59,6 +63,7 @@ WHOLE_BATCH: dict[str, Rewriting] = {
         ('"gradient_accumulation_steps": 4', '"gradient_accumulation_steps": 1'),
         ("torch.randn(8, 5, 6)", "torch.randn(8, 5, 6).reshape(2, 20, 6)"),
     ],
+    "fabric_exact_windows": [("steps=4", "steps=1"), ("batch_size=4", "batch_size=16")],
     "fabric_accumulate": [("accumulate = 4", "accumulate = 1"), ("batch_size=4", "batch_size=16")],
     "frozen_backbone": [("accumulate = 2", "accumulate = 1"), ("batch_size=6", "batch_size=12")],
     "fsdp_sync_on_last": [
@@ -75,6 +80,10 @@ WHOLE_BATCH: dict[str, Rewriting] = {
         ("* 0.5", "* 1.0"),
     ],
     "helper_functions": [("steps = 2, 4", "steps = 2, 1"), ("batch_size=8", "batch_size=32")],
+    "hf_exact_trainer": [
+        ("gradient_accumulation_steps=4", "gradient_accumulation_steps=1"),
+        ("per_device_train_batch_size=2", "per_device_train_batch_size=8"),
+    ],
     "hf_trainer_token_weighted": [
         ("gradient_accumulation_steps=3", "gradient_accumulation_steps=1"),
         ("per_device_train_batch_size=2", "per_device_train_batch_size=6"),
@@ -82,6 +91,10 @@ WHOLE_BATCH: dict[str, Rewriting] = {
     "kfold_new_model_each": [("accum=4", "accum=1"), ("batch_size=4", "batch_size=16")],
     "lbfgs_closure": [("X.chunk(3), Y.chunk(3)", "X.chunk(1), Y.chunk(1)")],
     "lightning_automatic": [
+        ("accumulate_grad_batches=4", "accumulate_grad_batches=1"),
+        ("batch_size=4", "batch_size=16"),
+    ],
+    "lightning_exact_windows": [
         ("accumulate_grad_batches=4", "accumulate_grad_batches=1"),
         ("batch_size=4", "batch_size=16"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from gradledger.lint.frameworks.adapters import EXACT
 from gradledger.lint.machine import numbers
 from gradledger.lint.machine.contexts import no_sync
 from gradledger.lint.machine.values import MISSING, Bag, Context, Loader, Optimizer, Scheduler, Unknown, Value
@@ -55,7 +56,7 @@ def method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, no
         return Context("accumulate", lambda: _count(machine, bag))
     if name == "backward" and args:
         steps = bag.attributes["gradient_accumulation_steps"]
-        backward(machine, args[0], node, factor=1.0 / steps if steps else 1.0)
+        backward(machine, args[0], node, factor=None if EXACT in bag.attributes else 1.0 / steps if steps else 1.0)
         return None
     if name in ("clip_grad_norm_", "clip_grad_value_"):
         from gradledger.lint.torch.names import clip

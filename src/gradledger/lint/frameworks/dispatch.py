@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from gradledger.lint.frameworks import accelerate, lightning, trainer
+from gradledger.lint.frameworks import accelerate, adapters, lightning, trainer
 from gradledger.lint.machine import contexts, numbers
 from gradledger.lint.machine.values import MISSING, Bag, Context, External, Instance, Unknown, Value
 from gradledger.lint.python import methods
@@ -25,6 +25,8 @@ def call_external(machine: Machine, function: External, args: Args, kwargs: Kwar
         return accelerate.construct(machine, last, args, kwargs, node)
     if root == "gradledger" and last == "Accumulator":
         return Bag("gradledger.Accumulator")  # its windows balance by construction: nothing to predict
+    if function.name.startswith("gradledger.integrations."):
+        return adapters.construct(function.name, args, kwargs)
     if last == "Fabric":
         return Bag("fabric", {"device": Unknown("device"), "global_rank": 0, "world_size": 1, "is_global_zero": True})
     if last == "Trainer" and root in ("lightning", "pytorch_lightning"):
@@ -68,6 +70,8 @@ def bag_method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs
         return trainer.method(machine, bag, name, args, kwargs, node)
     if bag.kind == "gradledger.Accumulator":
         return [Bag("gradledger.Window")] if name == "windows" else Bag("gradledger.Window")
+    if bag.kind == "gradledger.ExactWindows":
+        return adapters.method(machine, name, args, node)
     if bag.kind == "parser":
         return _parser_method(bag, name, args, kwargs)
     if bag.kind == "namespace" and name == "__contains__":

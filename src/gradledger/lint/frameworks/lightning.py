@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from gradledger.ledger import Clip, EpochEnd, EpochStart
+from gradledger.lint.frameworks.adapters import EXACT
 from gradledger.lint.machine import numbers
 from gradledger.lint.machine.values import (
     MISSING,
@@ -96,6 +97,8 @@ def fit(machine: Machine, module: Instance, loader: Value, options: dict[str, Va
     epochs = min(epochs, _MAX_EPOCHS) if isinstance(epochs, int) and epochs > 0 else _MAX_EPOCHS
     manual = module.attributes.get("automatic_optimization", module.cls.lookup("automatic_optimization")) is False
     clips = options.get("gradient_clip_val") not in (None, 0)
+    if any(callback.kind == "gradledger.ExactWindows" for callback in _callbacks(options)):
+        module.attributes[EXACT] = True
     for optimizer in module.attributes.get("__optimizers__", []):
         optimizers.zero(machine, optimizer, node)
     for epoch in range(epochs):
@@ -106,13 +109,17 @@ def fit(machine: Machine, module: Instance, loader: Value, options: dict[str, Va
 def _steps(options: dict[str, Value], epoch: int) -> int:
     """Micro-batches of a window in this epoch."""
     steps = options.get("accumulate_grad_batches", 1)
-    callbacks = options.get("callbacks")
-    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        schedule = callback.attributes["scheduling"] if isinstance(callback, Bag) else None
+    for callback in _callbacks(options):
+        schedule = callback.attributes.get("scheduling")
         if isinstance(schedule, dict):
             begun = [start for start in schedule if isinstance(start, int) and start <= epoch]
             steps = schedule[max(begun)] if begun else 1
     return steps if isinstance(steps, int) and steps > 0 else numbers.ASSUMED_STEPS
+
+
+def _callbacks(options: dict[str, Value]) -> list[Bag]:
+    callbacks = options.get("callbacks")
+    return [each for each in (callbacks if isinstance(callbacks, list) else [callbacks]) if isinstance(each, Bag)]
 
 
 def _own_loader(machine: Machine, module: Instance, node: ast.AST) -> Loader:
@@ -166,7 +173,7 @@ def _automatic(
         return
     if index % steps == 0:
         optimizers.zero(machine, optimizer, node)
-    backward(machine, loss, node, factor=1.0 / steps)
+    backward(machine, loss, node, factor=None if EXACT in module.attributes else 1.0 / steps)
     if (index + 1) % steps == 0 or last:
         if clips:
             machine.record(Clip, node, optimizer=optimizer, by="norm")

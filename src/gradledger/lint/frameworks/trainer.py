@@ -10,6 +10,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from gradledger.ledger import Clip, EpochEnd, EpochStart
+from gradledger.lint.frameworks.adapters import EXACT
 from gradledger.lint.machine import numbers
 from gradledger.lint.machine.values import MISSING, Bag, Function, Instance, Scheduler, Tensor, Unknown, Value
 from gradledger.lint.torch import data, modules, optimizers
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Args = list[Value]
 Kwargs = dict[str, Value]
 _COUNT = "num_items_in_batch"
+_KINDS = ("Trainer", "Seq2SeqTrainer", "ExactTrainer")
 
 
 def arguments(args: Args, kwargs: Kwargs) -> Bag:
@@ -36,7 +38,7 @@ def construct(args: Args, kwargs: Kwargs) -> Bag:
 
 def is_trainer(instance: Instance) -> bool:
     """Is it a Trainer that the file extends?"""
-    return any(base.rpartition(".")[2] in ("Trainer", "Seq2SeqTrainer") for base in instance.cls.library_bases())
+    return any(base.rpartition(".")[2] in _KINDS for base in instance.cls.library_bases())
 
 
 def method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
@@ -67,7 +69,8 @@ def _train(machine: Machine, bag: Bag, node: ast.AST) -> None:
     loader = data.loader(machine, [bag.attributes.get("train_dataset")], {"batch_size": batch_size}, node)
     optimizer = optimizers.new_optimizer(machine, "AdamW", [modules.leaves_of(model)], {}, node)
     scheduler = Scheduler("LambdaLR", optimizer)
-    means_add_up = _ignores_the_count(model) and bag.attributes.get("compute_loss_func") in (None, MISSING)
+    own_loss = bag.attributes.get("compute_loss_func") not in (None, MISSING)
+    means_add_up = EXACT not in bag.attributes and not own_loss and _ignores_the_count(model)
     optimizers.zero(machine, optimizer, node)
     for _ in range(min(int(epochs), 2) if isinstance(epochs, int | float) else 2):
         length = loader.length or 2 * machine.window + 1
@@ -105,4 +108,6 @@ def made(instance: Instance, args: Args, kwargs: Kwargs) -> None:
     """A Trainer of the file was made; a loss of its own is for it to scale."""
     known = construct(args, kwargs)
     known.attributes["compute_loss_func"] = instance.cls.lookup("compute_loss")
+    if any(base.endswith("ExactTrainer") for base in instance.cls.library_bases()):
+        known.attributes[EXACT] = True
     instance.attributes["__trainer__"] = known

@@ -93,6 +93,10 @@ def iterate(machine: Machine, value: Value, node: ast.AST) -> PyIterator[Value]:
         return iter(list(value.attributes) if value.kind == "ModuleDict" else value.children)
     if isinstance(value, Leaf):
         return (Tensor(leaves=frozenset({value})) for _ in range(4))
+    if isinstance(value, Bag) and value.kind == "gradledger.ExactWindows":
+        from gradledger.lint.frameworks import adapters
+
+        return adapters.iterate(machine, value, node)
     if isinstance(value, Bag):
         return iter([])
     if isinstance(value, External):

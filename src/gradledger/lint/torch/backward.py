@@ -22,7 +22,7 @@ def backward(
     gradient: Value = None,
     retain: bool = False,
     inputs: Value = None,
-    factor: float = 1.0,
+    factor: float | None = 1.0,
 ) -> None:
     """``loss.backward()``.
 
@@ -33,11 +33,11 @@ def backward(
         retain: The graph is kept.
         gradient: The coefficient given to it; only a number is understood.
         inputs: The only parameters that receive gradients, where given.
-        factor: What a framework multiplies the loss by first.
+        factor: What a framework multiplies the loss by first; None is not known.
     """
     tensor = tensors.as_tensor(loss)
     if factor != 1.0:
-        tensor = tensors.scaled(tensor, factor)
+        tensor = tensors.scaled(tensor, factor)  # None leaves the scale unknown
     if gradient is not None:
         tensor = tensors.scaled(tensor, tensors.number_or(gradient))
     leaves = tensor.leaves
