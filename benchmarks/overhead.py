@@ -10,6 +10,7 @@ import argparse
 import logging
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from harness import keep, machine, paired_rounds, ratios_to
@@ -39,17 +40,17 @@ class MicroBatches(Dataset):
         return self.items[index]
 
 
-def make_model() -> tuple[nn.Module, torch.optim.Optimizer]:
+def make_model(fused: bool | None = None) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    return model, torch.optim.SGD(model.parameters(), lr=0.01)
+    return model, torch.optim.SGD(model.parameters(), lr=0.01, fused=fused)
 
 
 criterion = nn.CrossEntropyLoss()
 
 
-def hand_written(loader: DataLoader) -> Callable[[], None]:
-    model, optimizer = make_model()
+def hand_written(loader: DataLoader, fused: bool | None = None) -> Callable[[], None]:
+    model, optimizer = make_model(fused)
 
     def run() -> None:
         optimizer.zero_grad()
@@ -148,18 +149,19 @@ def main() -> None:
     loader = DataLoader(MicroBatches(), batch_size=None)
     makers = {
         "hand-written": hand_written,
+        "hand-written, fused optimizer": partial(hand_written, fused=True),
         "gradledger": with_gradledger,
         "fabric": with_fabric,
         "accelerate": with_accelerate,
         "lightning": with_lightning,
     }
     chosen = arguments.only if arguments.only is not None else list(makers)
-    contenders = {name: make(loader) for name, make in makers.items() if name in chosen or name == "hand-written"}
+    contenders = {name: make(loader) for name, make in makers.items() if name in chosen or name.startswith("hand")}
     table = ratios_to("hand-written", paired_rounds(contenders, num_rounds=arguments.rounds))
     for name, row in table.items():
         per_micro_batch = row["median_seconds"] / NUM_MICRO_BATCHES * 1e6
         print(
-            f"{name:14} {row['ratio']:.3f} × ({row['low_quartile']:.3f}–{row['high_quartile']:.3f})"
+            f"{name:30} {row['ratio']:.3f} × ({row['low_quartile']:.3f}–{row['high_quartile']:.3f})"
             f"   {per_micro_batch:6.1f} µs per micro-batch"
         )
     if arguments.only is None:

@@ -43,8 +43,8 @@ def growth_table(result: dict[str, Any]) -> str:
     text = (
         f"Time per sample at the largest is {result['time_per_sample_largest_to_second']:.2f} × that at 256, the peak "
         f"{result['peak_largest_to_second']:.3f} ×. The peak is {over:.2f} × parameters + gradients + optimizer state "
-        f"+ one micro-batch, and {result['peak_to_hand_written']:.3f} × the hand-written loop's: the "
-        "rest is what Adam's step makes meanwhile, two tensors of the size of its largest parameter."
+        f"+ one micro-batch, and {result['peak_to_hand_written']:.3f} × the hand-written loop's, whose unfused step "
+        "makes two tensors of the size of its largest parameter meanwhile."
     )
     micro_batch = result["micro_batch"]
     return f"## Growth at a micro-batch of {micro_batch}: time and peak memory\n\n" + "\n".join(lines) + f"\n\n{text}"
