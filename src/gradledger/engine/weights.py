@@ -53,11 +53,7 @@ class WeightTable:
         counters.setdefault(PER_MICRO_BATCH, 1.0)
         self._counters = counters
         self.primary_unit = next(iter(counters))
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """The units that a term may be a mean over."""
-        return (*self._counters, PER_WINDOW)
+        self.units = (*counters, PER_WINDOW)
 
     @property
     def counts_samples(self) -> bool:

@@ -174,6 +174,11 @@ class _Reading:
     """
 
     def __init__(self, batch: Any) -> None:
+        num_samples = _shared_by_fields(batch)
+        if num_samples is not None:
+            self.num_samples = num_samples
+            self.sizes = {f"batch[{index}]": num_samples for index in range(len(batch))}
+            return
         chosen = as_fields = _Sizes(batch, tensors_are_samples=False)
         if not as_fields.agree:
             chosen = _Sizes(batch, tensors_are_samples=True)
@@ -190,6 +195,14 @@ class _Reading:
         self.sizes = {**sizes, **plain}
         if chosen is as_fields:
             _refuse_ambiguous(batch)
+
+
+def _shared_by_fields(batch: Any) -> int | None:
+    """The number of samples of the usual (inputs, labels), found without the general walk; None for others."""
+    if type(batch) not in (list, tuple) or not 0 < len(batch) <= _MOST_FIELDS:
+        return None
+    sizes = {field.size(0) if isinstance(field, Tensor) and field.dim() else None for field in batch}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 class _Sizes:
