@@ -9,17 +9,13 @@ import torch
 from torch import nn
 
 import gradledger
-from gradledger.auditor import patches
+from gradledger.auditor.patches.table import TABLE, scheduler_classes
 from gradledger.errors import UserError
 
 
 def patched_places():
     """Everything in the table of patches, and what stands beside it."""
-    places = [(owner, name) for owner, name, _ in patches._TABLE]
-    places += [(torch.Tensor, "grad"), (torch.Tensor, "data")]
-    places += [(kind, "step") for kind in patches._with_subclasses(torch.optim.lr_scheduler.LRScheduler)]
-    places += [(torch.optim.lr_scheduler.ReduceLROnPlateau, "step")]
-    return places
+    return [(owner, name) for owner, name, _ in TABLE] + [(kind, "step") for kind in scheduler_classes()]
 
 
 def state_of_torch():
@@ -285,7 +281,7 @@ def test_a_parameter_group_added_later_belongs_to_the_account():
 def test_long_runs_are_judged_in_parts_with_bounded_memory():
     model, optimizer = small()
     auditor = gradledger.audit()
-    auditor._recorder.max_entries = 50
+    auditor._recorder.journal.max_entries = 50
     with auditor:
         for _ in range(60):
             model(X).mean().backward()
@@ -379,7 +375,7 @@ def test_terms_fed_with_the_same_data_are_one_micro_batch():
 
 def test_an_optimizer_may_be_collected_while_its_account_is_read(monkeypatch):
     """Any line of the auditor may collect garbage, and with it an optimizer of a part of the program that is over."""
-    from gradledger.auditor import account
+    from gradledger.auditor.recording import account
 
     collected = []
 

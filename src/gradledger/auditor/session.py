@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from gradledger.auditor.children import Children
-from gradledger.auditor.patches import Patches
-from gradledger.auditor.recorder import AuditStopped, Recorder
+from gradledger.auditor.patches.table import Patches
+from gradledger.auditor.recording.recorder import Recorder
+from gradledger.auditor.recording.steps import AuditStopped
 from gradledger.errors import UserError
 from gradledger.findings import Finding, in_source_order, merge
 from gradledger.ledger import Ledger
@@ -62,7 +63,7 @@ class Auditor:
             raise UserError("an audit is already running in this process: end it before the next one begins")
         try:
             self._patches.apply()
-            self._recorder.meet_living_optimizers()
+            self._recorder.registry.meet_living_optimizers()
         except BaseException:
             self._patches.undo()
             raise
@@ -84,7 +85,6 @@ class Auditor:
             self._patches.undo()
             _active.remove(self)
             self._recorder.finish()
-            self._recorder.release()
             self._children.unwatch()
         return self.findings
 
@@ -96,13 +96,12 @@ class Auditor:
     @property
     def num_updates(self) -> int:
         """Updates seen, of all accounts together."""
-        own = sum(account.num_updates for account in self._recorder.accounts.values())
-        return own + self._children.num_updates
+        return self._recorder.num_updates + self._children.num_updates
 
     @property
     def num_backwards(self) -> int:
         """Backward calls seen."""
-        return self._recorder.num_calls + self._children.num_backwards
+        return self._recorder.num_backwards + self._children.num_backwards
 
     @property
     def findings(self) -> list[Finding]:

@@ -5,72 +5,71 @@ from __future__ import annotations
 import gc
 import linecache
 import re
-import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
-from types import FrameType
 from typing import Any
 
 import torch
 
-from gradledger.auditor.account import Account
-from gradledger.auditor.locations import user_frame
+from gradledger.auditor.reading.locations import user_frame
+from gradledger.auditor.recording.account import Account
+from gradledger.auditor.recording.turns import Turns
 from gradledger.ledger import DEFAULT_ACCOUNT
 
-MAX_INDEX = 100_000
-_PACKAGE = __name__.rpartition(".")[0] + "."
-# Below these the audited program runs.
-_AROUND_THE_PROGRAM = {_PACKAGE + module for module in ("session", "script", "children", "patches")}
+_MAX_INDEX = 100_000
 
 
 class Registry:
     """The accounts of one audit.
 
-    ``owners`` gives a parameter's accounts and its position in them, ``gradients`` the same for a gradient, both by
-    identity; ``aliases`` holds tensors that were read through ``.data`` and share memory with one of either.
+    ``opened`` has every account in order, ``accounts`` those whose optimizer lives. ``owners`` gives a parameter's
+    accounts and its position in them, ``gradients`` the same for a gradient, both by identity; ``aliases`` holds
+    tensors that were read through ``.data`` and share memory with one of either. Whoever goes over any of them holds
+    ``turns``.
     """
 
     def __init__(self) -> None:
+        self.turns = Turns()
         self.accounts: dict[str, Account] = {}
+        self.opened: list[Account] = []
         self.owners: dict[int, list[tuple[Account, int]]] = {}
         self.gradients: dict[int, tuple[Account, int]] = {}
         self.aliases: dict[int, tuple[Any, Account, int, bool]] = {}
         self.on_sharded: Callable[[], None] | None = None
         self._by_optimizer: dict[int, tuple[weakref.ref[Any], Account]] = {}
-        self._gone: deque[tuple[int, weakref.ref[Any]]] = deque()
 
     def account_of(self, optimizer: Any) -> Account | None:
         """The account of an optimizer, opened when it is first met. Optimizers over the same parameters share one."""
-        self.let_go()
         optimizer = _unwrapped(optimizer)
-        known = self._by_optimizer.get(id(optimizer))
-        if known is not None and known[0]() is optimizer:
-            if known[1].refresh():
-                self._index(known[1])
-            return known[1]
-        if not getattr(optimizer, "param_groups", None):
-            return None
-        account = self._shared_account(optimizer) or self._open_account(optimizer)
+        with self.turns:
+            known = self._by_optimizer.get(id(optimizer))
+            if known is not None and known[0]() is optimizer:
+                self.refresh(known[1])
+                return known[1]
+            if not getattr(optimizer, "param_groups", None):
+                return None
+            account = self._shared_account(optimizer) or self._open_account(optimizer)
+            self._follow(optimizer, account)
+            return account
+
+    def refresh(self, account: Account) -> None:
+        """Take in parameters that were added to the account's optimizer."""
+        if account.refresh():
+            self._index(account)
+
+    def _follow(self, optimizer: Any, account: Account) -> None:
+        """Let the account live as long as its optimizer."""
         identity = id(optimizer)
-        reference = weakref.ref(optimizer, lambda gone: self._destroyed(identity, gone))
-        self._by_optimizer[identity] = (reference, account)
-        account.optimizer = reference
-        return account
 
-    def _destroyed(self, identity: int, reference: weakref.ref[Any]) -> None:
-        """Let go of an optimizer's parameters: at once, as their memory may be wanted, unless they are being read."""
-        self._gone.append((identity, reference))
-        if not _is_keeping_books(sys._getframe(2)):  # past the weak reference's own callback
-            self.let_go()
+        def gone(reference: weakref.ref[Any]) -> None:
+            self.turns.when_free(lambda: self._optimizer_gone(identity, reference))
 
-    def let_go(self) -> None:
-        """Close the accounts of optimizers that were destroyed, where no other optimizer has them."""
-        while self._gone:
-            self._optimizer_gone(*self._gone.popleft())
+        account.optimizer = weakref.ref(optimizer, gone)
+        self._by_optimizer[identity] = (account.optimizer, account)
 
     def _optimizer_gone(self, identity: int, reference: weakref.ref[Any]) -> None:
+        """An optimizer was destroyed: its account is closed where no other optimizer has it."""
         known = self._by_optimizer.get(identity)
         if known is None or known[0] is not reference:
             return
@@ -84,9 +83,9 @@ class Registry:
 
     def meet_living_optimizers(self) -> None:
         """Open accounts for the optimizers that were made before the audit, as in a notebook."""
-        for candidate in gc.get_objects():
-            if issubclass(type(candidate), torch.optim.Optimizer):  # isinstance would wake lazy objects
-                self.account_of(candidate)
+        optimizers = [each for each in gc.get_objects() if issubclass(type(each), torch.optim.Optimizer)]
+        for optimizer in optimizers:  # isinstance would wake lazy objects
+            self.account_of(optimizer)
 
     def _shared_account(self, optimizer: Any) -> Account | None:
         wanted = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -96,10 +95,11 @@ class Registry:
         return None
 
     def _open_account(self, optimizer: Any) -> Account:
-        key = f"account {len(self.accounts)}"
+        key = f"account {len(self.opened)}"
         account = Account(key, _assigned_name(key), weakref.ref(optimizer), thread=threading.get_ident())
         account.refresh()
         self.accounts[key] = account
+        self.opened.append(account)
         self._index(account)
         return account
 
@@ -113,6 +113,7 @@ class Registry:
             for identity in [key for key, known in index.items() if any(part is account for part in known)]:
                 del index[identity]
         account.close()
+        del self.accounts[account.key]
 
     def _index(self, account: Account) -> None:
         if account.is_sharded and self.on_sharded is not None:
@@ -133,16 +134,39 @@ class Registry:
                 found[account.key] = account
         return list(found.values())
 
-    def _index_gradients(self, account: Account) -> None:
+    def index_gradients(self, account: Account) -> None:
+        """Know the account's present gradients by their identity."""
         gradients = self.gradients
         for position, parameter in enumerate(account.parameters):
             gradient = parameter.grad
             if gradient is not None:
                 gradients[id(gradient)] = (account, position)
 
+    def bound_index(self) -> None:
+        """Forget gradients of former windows where there are very many."""
+        if len(self.gradients) > _MAX_INDEX:
+            self.gradients.clear()
+            for account in self.accounts.values():
+                self.index_gradients(account)
+
+    def release(self) -> None:
+        """Let go of every parameter and gradient."""
+        for account in self.accounts.values():
+            account.close()
+        self.accounts.clear()
+        self.owners.clear()
+        self.gradients.clear()
+        self.aliases.clear()
+        self._by_optimizer.clear()
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of all accounts together."""
+        return sum(account.num_updates for account in self.opened)
+
     def names(self) -> dict[str, str]:
         """The reported name of each account: the only one is ``main``."""
-        used = {key: account for key, account in self.accounts.items() if account.is_used}
+        used = {account.key: account for account in self.opened if account.is_used}
         if len(used) == 1:
             return dict.fromkeys(used, DEFAULT_ACCOUNT)
         taken: dict[str, int] = {}
@@ -151,25 +175,6 @@ class Registry:
             taken[account.name] = number = taken.get(account.name, 0) + 1
             names[key] = account.name if number == 1 else f"{account.name}-{number}"
         return names
-
-
-def _is_keeping_books(interrupted: FrameType | None) -> bool:
-    """Whether the auditor is at work in some thread, as where this one was interrupted.
-
-    Any line that makes an object may collect garbage, also one that compares the lists of the account to be closed.
-    """
-    frames = sys._current_frames()
-    del frames[threading.get_ident()]
-    return any(map(_is_in_books, [interrupted, *frames.values()]))
-
-
-def _is_in_books(frame: FrameType | None) -> bool:
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.startswith(_PACKAGE) and module not in _AROUND_THE_PROGRAM:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _unwrapped(optimizer: Any) -> Any:

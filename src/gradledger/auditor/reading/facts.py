@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from gradledger.auditor.account import Account
-
 
 def is_zero(tensor: torch.Tensor) -> bool:
     """All zeros, as far as a look costs no wait."""
@@ -38,9 +36,9 @@ def horizon(scheduler: Any) -> int | None:
     return None
 
 
-def memory_share(account: Account) -> float | None:
-    """The peak share of the device's memory, where the device keeps count."""
-    device = account.parameters[0].device if account.parameters else None
+def memory_share(parameters: list[torch.Tensor]) -> float | None:
+    """The peak share of these parameters' device's memory, where the device keeps count."""
+    device = parameters[0].device if parameters else None
     if device is None or device.type != "cuda":
         return None
     total = torch.cuda.get_device_properties(device).total_memory

@@ -1,0 +1,1 @@
+"""Where the auditor stands between a program and torch: ``table.py`` lists every place, the rest says what is done."""

@@ -1,0 +1,1 @@
+"""Keeps the ledger of a running program: ``recorder.py`` puts the parts together."""

@@ -1,0 +1,83 @@
+"""Zeroing: by a call of ``zero_grad``, and what any zeroing is recorded as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from gradledger.auditor.reading.locations import inside_engine, user_location
+from gradledger.auditor.recording.account import Account
+from gradledger.auditor.recording.epochs import EpochWatch
+from gradledger.auditor.recording.journal import Journal
+from gradledger.auditor.recording.registry import Registry
+from gradledger.auditor.recording.state import ThreadState
+from gradledger.ledger import Location, Zero
+
+if TYPE_CHECKING:
+    from gradledger.auditor.recording.by_hand import ByHand
+
+
+class Zeros:
+    """Writes zeroings down in the place where they belong."""
+
+    def __init__(self, journal: Journal, epochs: EpochWatch, local: ThreadState) -> None:
+        self._journal = journal
+        self._epochs = epochs
+        self._local = local
+
+    def add(
+        self,
+        account: Account,
+        *,
+        location: Location | None,
+        partial: bool,
+        left_loop: bool | None = None,
+        by_engine: bool = False,
+    ) -> None:
+        """Record a zeroing; inside a step it belongs after the step, inside a closure it is on purpose."""
+        running = self._local.step_of(account)
+        is_open = bool(account.lines_of_micro_batch)
+        given_up = by_engine or account.weights_changed()
+        void = bool(running and running.has_closure) or (is_open and given_up)
+        entry = Zero(location=location, partial=partial, void=void)
+        if running is not None and not running.has_closure and not partial:
+            running.zeros.append(replace(entry, void=False))
+        else:
+            left = self._epochs.has_left_loop(account) if left_loop is None else left_loop
+            self._epochs.before_zero(account, left)
+            self._journal.add(account, entry)
+
+
+class ZeroCalls:
+    """Around calls of ``optimizer.zero_grad`` and ``model.zero_grad``."""
+
+    def __init__(self, registry: Registry, zeros: Zeros, by_hand: ByHand, local: ThreadState) -> None:
+        self._registry = registry
+        self._zeros = zeros
+        self._by_hand = by_hand
+        self._local = local
+
+    @contextmanager
+    def around(self, parameters: Iterable[Any]) -> Iterator[None]:
+        """Around a call that zeroes the gradients of these parameters."""
+        parameters = list(parameters)
+        with self._registry.turns:
+            accounts = self._registry.accounts_of(parameters)
+            for account in accounts:
+                self._by_hand.settle(account)
+        location = user_location()
+        by_engine = inside_engine()
+        with self._local.quietly():
+            yield
+        zeroed = {id(parameter) for parameter in parameters}
+        with self._registry.turns:
+            for account in accounts:
+                touched = [i for i, p in enumerate(account.parameters) if id(p) in zeroed]
+                had = any(account.held[i] for i in touched)
+                for i in touched:
+                    account.held[i] = False
+                account.look()
+                if had or (touched and len(touched) == len(account.parameters)):
+                    self._zeros.add(account, location=location, partial=account.holds_gradient, by_engine=by_engine)
