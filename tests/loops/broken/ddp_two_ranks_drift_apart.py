@@ -25,6 +25,7 @@ def worker(rank, world_size, rendezvous, result):
             opt.zero_grad()
     for shared, p in zip(result[rank], model.module.parameters()):
         shared.copy_(p.detach())
+    dist.barrier()  # nobody hangs up while the other still listens
     dist.destroy_process_group()
 
 

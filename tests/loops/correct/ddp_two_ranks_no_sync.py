@@ -37,6 +37,7 @@ def run(rank, world_size, init_file, weights):
                     forward_backward(x, y)
     for shared, p in zip(weights[rank], model.module.parameters()):
         shared.copy_(p.detach())
+    dist.barrier()  # nobody hangs up while the other still listens
     dist.destroy_process_group()
 
 
