@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import tempfile
 import traceback
@@ -13,8 +14,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from gradledger.engine.parallel.ranks import leave_groups
+
 # Ranks are forked from a process that has torch loaded and has not used it.
-mp.get_context("forkserver").set_forkserver_preload(["torch.distributed.fsdp", "gradledger.engine", "rank_cases"])
+mp.get_context("forkserver").set_forkserver_preload(
+    ["torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "torchmetrics", "rank_cases", "rank_runs"]
+)
+
+_DEADLINE_SECONDS = float(os.environ.get("RANKS_DEADLINE", "240"))
+"""A case that hangs says where, on each rank, and ends."""
 
 Case = Callable[[int, int], Any]
 """``case(rank, num_ranks)``: its result, or its error's traceback, is brought back from every rank."""
@@ -26,6 +34,7 @@ def _run(rank: int, num_ranks: int, folder: str, cases: dict[str, Case]) -> None
     dist.init_process_group("gloo", rank=rank, world_size=num_ranks, init_method=f"file://{folder}/store")
     results = {}
     for name, case in cases.items():
+        faulthandler.dump_traceback_later(_DEADLINE_SECONDS, exit=True)
         torch.manual_seed(0)
         try:
             results[name] = case(rank, num_ranks)
@@ -33,7 +42,8 @@ def _run(rank: int, num_ranks: int, folder: str, cases: dict[str, Case]) -> None
             results[name] = traceback.format_exc()
         torch.save(results, Path(folder, f"{rank}.pt"))
     dist.barrier()
-    dist.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
+    leave_groups()
 
 
 def run_on_ranks(num_ranks: int, cases: dict[str, Case]) -> dict[str, list[Any]]:

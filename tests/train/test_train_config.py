@@ -25,7 +25,7 @@ def test_a_file_and_overrides_over_it(tmp_path):
     path.write_text("optimizer: {name: adamw, lr: 1e-2}\nepochs: 7\nmicro_batch_size: 8\neffective_batch_size: 32\n")
     config = load_config(path, ["optimizer.lr=3e-4", "seed=5"])
     assert config.optimizer.model_dump() == {"name": "adamw", "lr": 3e-4}
-    assert (config.epochs, config.seed, config.steps) == (7, 5, 4)
+    assert (config.epochs, config.seed, config.num_micro_batches_per_window) == (7, 5, 4)
 
 
 def test_the_written_form_reads_back_as_itself():
@@ -38,7 +38,7 @@ def test_an_override_of_steps_replaces_the_effective_batch_size_and_the_other_wa
     path.write_text("effective_batch_size: 64\n")
     assert load_config(path, ["steps=2"]).steps == 2
     path.write_text("steps: 2\n")
-    assert load_config(path, ["effective_batch_size=64"]).steps == 4
+    assert load_config(path, ["effective_batch_size=64"]).num_micro_batches_per_window == 4
 
 
 def test_another_name_forgets_the_arguments_of_the_first(tmp_path):

@@ -8,17 +8,8 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from gradledger.errors import UserError
 from gradledger.train.config import Choice, TrainConfig
-from gradledger.train.data import (
-    Data,
-    MicroBatchSampler,
-    as_data,
-    breast_cancer,
-    characters,
-    diabetes,
-    digits,
-    make_loader,
-    set_epoch,
-)
+from gradledger.train.data import Data, as_data, breast_cancer, characters, diabetes, digits
+from gradledger.train.loading import MicroBatchSampler, make_loader, set_epoch
 from gradledger.train.setup import load_data
 
 

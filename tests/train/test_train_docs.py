@@ -17,7 +17,7 @@ CONFIGURATIONS = [block for kind, block in BLOCKS if kind == "yaml"]
 def test_every_key_is_documented_with_its_default():
     documented = yaml.safe_load(CONFIGURATIONS[0])
     defaults = TrainConfig().model_dump()
-    for key in ("data", "model", "loss", "optimizer", "scheduler"):
+    for key in ("data", "model", "loss", "optimizer", "scheduler", "parallel"):
         documented[key] = {"name": documented[key]}
     assert documented == defaults
 

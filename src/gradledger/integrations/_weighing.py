@@ -100,7 +100,7 @@ def find_ranks() -> Ranks | None:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return None
     assert dist.group.WORLD is not None
-    return Ranks(dist.group.WORLD, 3)
+    return Ranks(dist.group.WORLD)
 
 
 def exchange(ranks: Ranks | None, *numbers: float) -> list[list[float]]:

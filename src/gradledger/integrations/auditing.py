@@ -70,7 +70,7 @@ class TrainingAudit:
         self.findings = self.abandon()
         ranks = find_ranks()
         if ranks is not None:
-            self.findings = in_source_order(merge_processes(ranks.gather(self.findings)))
+            self.findings = in_source_order(merge_processes(ranks.gather(self.findings, "end of an audit")))
         is_bad = bool(exit_status(self.findings))
         text = render(self.findings) if self.findings else f"gradledger: nothing found in {num_updates} updates"
         if ranks is None or ranks.index == 0:

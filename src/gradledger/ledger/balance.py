@@ -26,7 +26,8 @@ class Balance:
         verdict: ``balanced``; ``scaled``: off by one factor throughout; ``uneven``: micro-batches count unlike their
             weights; ``unknown``: a scale, reduction, weight or change by hand is not known.
         factor: The measured gradient is this many times the whole batch's. None unless balanced or scaled.
-        ratios: One for each backward that the step consumed. Empty when unknown.
+        ratios: One for each backward that the step consumed; one that adds nothing, and should not, has the others'
+            factor. Empty when unknown.
     """
 
     verdict: Verdict
@@ -59,17 +60,24 @@ def balance_of(window: Window, *, tolerance: float = 1e-4) -> Balance:
         if backward.weight is None:
             return _UNKNOWN
         totals.setdefault(backward.unit, {})[backward.micro_batch] = backward.weight
-    ratios = []
+    ratios: list[float | None] = []
     for backward, coefficient in coefficients:
         total = math.fsum(totals[backward.unit].values())
-        if coefficient is None or not backward.weight or total <= 0:
+        if backward.weight == 0.0 and coefficient == 0.0:
+            ratios.append(None)  # adds nothing, as it should
+        elif coefficient is None or not backward.weight or total <= 0:
             return _UNKNOWN
-        ratios.append(coefficient * total / backward.weight)
-    factor = math.fsum(ratios) / len(ratios)
-    if any(not math.isclose(ratio, factor, rel_tol=tolerance) for ratio in ratios):
-        return Balance("uneven", None, tuple(ratios))
+        else:
+            ratios.append(coefficient * total / backward.weight)
+    known = [ratio for ratio in ratios if ratio is not None]
+    if not known:
+        return _UNKNOWN
+    factor = math.fsum(known) / len(known)
+    filled = tuple(factor if ratio is None else ratio for ratio in ratios)
+    if any(not math.isclose(ratio, factor, rel_tol=tolerance) for ratio in known):
+        return Balance("uneven", None, filled)
     balanced = math.isclose(factor, 1.0, rel_tol=tolerance)
-    return Balance("balanced" if balanced else "scaled", factor, tuple(ratios))
+    return Balance("balanced" if balanced else "scaled", factor, filled)
 
 
 def _coefficients(window: Window) -> list[tuple[Backward, float | None]]:

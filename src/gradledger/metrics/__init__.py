@@ -4,6 +4,7 @@ from gradledger.metrics.classification import ClassificationMetrics as Classific
 from gradledger.metrics.classification import classification_metrics as classification_metrics
 from gradledger.metrics.evaluation import Evaluation as Evaluation
 from gradledger.metrics.evaluation import Task as Task
+from gradledger.metrics.evaluation import Uncounted as Uncounted
 from gradledger.metrics.evaluation import evaluate as evaluate
 from gradledger.metrics.evaluation import import_torchmetrics as import_torchmetrics
 from gradledger.metrics.language import LanguageMetrics as LanguageMetrics

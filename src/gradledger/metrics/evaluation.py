@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -45,14 +45,35 @@ def import_torchmetrics() -> None:
     import torchmetrics.text  # noqa: F401
 
 
+@dataclass(frozen=True, slots=True)
+class Uncounted:
+    """A batch that is run and counts nothing: other ranks need this one in their forward."""
+
+    batch: tuple[Any, Tensor]
+
+
 class _Meter(Protocol):
     def add(self, outputs: Tensor, labels: Tensor) -> None: ...
+    def absorb(self, other: Any) -> None: ...
     def metrics(self) -> Metrics: ...
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one rank measured."""
+
+    meter: Any
+    loss_sum: float = 0.0
+    total_weight: float = 0.0
+
+
+def _alone(part: Any) -> list[Any]:
+    return [part]
 
 
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Any, Tensor]],
+    batches: Iterable[tuple[Any, Tensor] | Uncounted],
     loss_fn: Callable[[Any, Tensor], Tensor],
     *,
     task: Task,
@@ -60,6 +81,7 @@ def evaluate(
     weight: Callable[[Any], float | Tensor] | None = None,
     device: torch.device | str = "cpu",
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    gather: Callable[[Any], Sequence[Any]] = _alone,
 ) -> Evaluation:
     """Measure a model in evaluation mode, without gradients.
 
@@ -75,6 +97,7 @@ def evaluate(
         weight: Units that a batch's loss is a mean over; None counts samples.
         device: Where inputs and labels are moved.
         autocast: Gives the context for the forward passes.
+        gather: Over several ranks, each with batches of its own: gives every rank's picklable part, in one order.
 
     Raises:
         UserError: There are no samples, or outputs and labels do not fit the task.
@@ -86,23 +109,30 @@ def evaluate(
         >>> measured.metrics.num_samples
         16
     """
-    meter = _meter(task, num_classes)
-    loss_sum = total_weight = 0.0
+    own = _Part(_meter(task, num_classes))
     with _undisturbed(model, torch.device(device)), torch.no_grad():
-        for batch in batches:
+        for given in batches:
+            batch = given.batch if isinstance(given, Uncounted) else given
             inputs, labels = (_moved(part, device) for part in batch)
-            own_weight = float(len(labels) if weight is None else weight(batch))
             with autocast():
                 outputs = model(inputs)
                 loss = loss_fn(outputs, labels)
+            if isinstance(given, Uncounted):
+                continue
+            own_weight = float(len(labels) if weight is None else weight(batch))
             if own_weight:
-                loss_sum += float(loss) * own_weight
-                total_weight += own_weight
-            meter.add(outputs, labels)
-    metrics = meter.metrics()
-    if total_weight == 0:
+                own.loss_sum += float(loss) * own_weight
+                own.total_weight += own_weight
+            own.meter.add(outputs, labels)
+    first, *others = gather(own)
+    for other in others:
+        first.meter.absorb(other.meter)
+        first.loss_sum += other.loss_sum
+        first.total_weight += other.total_weight
+    metrics = first.meter.metrics()
+    if first.total_weight == 0:
         raise UserError("the total weight of the samples is 0: a loss over nothing has no mean")
-    return Evaluation(loss_sum / total_weight, metrics)
+    return Evaluation(first.loss_sum / first.total_weight, metrics)
 
 
 class _ClassificationMeter:
@@ -118,6 +148,11 @@ class _ClassificationMeter:
         self._predictions.append(predictions.cpu())
         if scores is not None:
             self._scores.append(scores.cpu())
+
+    def absorb(self, other: _ClassificationMeter) -> None:
+        self._labels += other._labels
+        self._predictions += other._predictions
+        self._scores += other._scores
 
     def metrics(self) -> ClassificationMetrics:
         return classification_metrics(
@@ -137,6 +172,10 @@ class _RegressionMeter:
         self._targets.append(labels.cpu())
         one_a_sample = outputs.numel() == labels.numel()
         self._predictions.append((outputs.reshape(labels.shape) if one_a_sample else outputs).cpu())
+
+    def absorb(self, other: _RegressionMeter) -> None:
+        self._targets += other._targets
+        self._predictions += other._predictions
 
     def metrics(self) -> RegressionMetrics:
         return regression_metrics(_joined(self._targets), _joined(self._predictions))

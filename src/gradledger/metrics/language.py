@@ -48,6 +48,13 @@ class LanguageMeter:
         self._num_right += int(((logits.argmax(dim=-1) == labels) & counted).sum())
         self._perplexity.update(logits.double().cpu(), labels.cpu())
 
+    def absorb(self, other: LanguageMeter) -> None:
+        """Add what another meter has added up."""
+        self._num_samples += other._num_samples
+        self._num_tokens += other._num_tokens
+        self._num_right += other._num_right
+        self._perplexity.merge_state(other._perplexity)
+
     def metrics(self) -> LanguageMetrics:
         """What all batches come to.
 

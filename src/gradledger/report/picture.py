@@ -41,6 +41,11 @@ class Bucket:
     outcome: Outcome = "step"
     state: State = "unknown"
 
+    @property
+    def holds_something(self) -> bool:
+        """A rank whose data have ended takes part in windows of the others with nothing."""
+        return any(weight for weight, _ in (*self.cups, *self.spilled)) or self.stale > 0
+
     def to_json(self) -> dict[str, Any]:
         """The bucket for the page's script."""
         return {
@@ -121,7 +126,7 @@ def _track(account: str, rank: int, windows: list[Window], max_buckets: int) -> 
         buckets=tuple(drawn[i][1] for i in kept),
         updates=tuple(drawn[i][0] for i in kept),
         num_windows=len(drawn),
-        states=Counter(bucket.state for _, bucket in drawn if bucket.outcome == "step"),
+        states=Counter(bucket.state for _, bucket in drawn if bucket.outcome == "step" and bucket.holds_something),
     )
 
 

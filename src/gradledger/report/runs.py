@@ -16,6 +16,7 @@ from gradledger.report.records import checked
 
 METRICS_FILE = "metrics.jsonl"
 LEDGER_FILE = "ledger.jsonl"
+RANK_LEDGERS = "ledger-rank-*.jsonl"
 CONFIG_FILE = "config.yaml"
 COMPARE_FILE = "compare.json"
 
@@ -110,7 +111,7 @@ def read_run(directory: str | PathLike[str], *, name: str | None = None) -> Run:
         updates=tuple(by_kind["update"]),
         evaluations=tuple(by_kind["evaluation"]),
         summary=summary,
-        ledger=_read_ledger(directory / LEDGER_FILE),
+        ledger=_read_ledgers([directory / LEDGER_FILE, *sorted(directory.glob(RANK_LEDGERS), key=_number_in)]),
         config_text=_read_text(directory / CONFIG_FILE),
         is_live=not summary and metrics.exists() and time.time() - metrics.stat().st_mtime < LIVE_SECONDS,
     )
@@ -176,8 +177,15 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _read_ledger(path: Path) -> Ledger:
+def _number_in(path: Path) -> int:
+    """The rank in the name of its ledger."""
+    digits = "".join(filter(str.isdecimal, path.name))
+    return int(digits) if digits else 0
+
+
+def _read_ledgers(paths: Iterable[Path]) -> Ledger:
+    """The ledgers of all ranks in one, each rank's entries together."""
     try:
-        return read_ledger(path) if path.is_file() and path.stat().st_size else Ledger()
+        return Ledger(entry for path in paths if path.is_file() and path.stat().st_size for entry in read_ledger(path))
     except LedgerFormatError as error:
         raise UserError(f"{error}. Take the line out, or train again") from None

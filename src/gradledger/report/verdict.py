@@ -88,7 +88,7 @@ def _trouble(findings: Sequence[Shown]) -> tuple[Level, str]:
 
 def _balance(tracks: Sequence[Track]) -> tuple[bool | None, str]:
     """Whether every update balances (None: not known), and the sentence that says how many do."""
-    states: Counter[str] = sum((Counter(track.states) for track in tracks), Counter())
+    states = _states(tracks)
     total = states.total()
     if not total or states["unknown"] == total:
         return None, ""
@@ -97,6 +97,19 @@ def _balance(tracks: Sequence[Track]) -> tuple[bool | None, str]:
     parts = (f"{states[state]:,} {words}" for state, words in _STATES.items() if states[state])
     known = {state for state in states if states[state]} <= {"balanced", "unknown"}
     return None if known else False, f"Of {count(total, 'update')}: {', '.join(parts)}."
+
+
+def _states(tracks: Sequence[Track]) -> Counter[str]:
+    """How many updates are in which state; of several ranks that made an update together, the worst counts."""
+    states: Counter[str] = Counter()
+    for account in dict.fromkeys(track.account for track in tracks):
+        of_ranks = [track.states for track in tracks if track.account == account]
+        most = max(sum(own.values()) for own in of_ranks)
+        worst: Counter[str] = Counter()
+        for own in of_ranks:
+            worst |= Counter({str(state): number for state, number in own.items() if state != "balanced"})
+        states += worst + Counter({"balanced": most - worst.total()})
+    return states
 
 
 def _learning(run: Run) -> str:

@@ -251,7 +251,7 @@ def _train_arm(comparison: Comparison, arm: Arm, seed: int, path: Path) -> ArmRu
     setup = prepare(_config_of(comparison, arm, seed), comparison.data)
     curves = _Curves()
     last = _LastSummary()
-    run = _make_run(setup, arm, [RunFiles(RunDirectory(path), setup.model), curves, last])
+    run = _make_run(setup, arm, [RunFiles(RunDirectory(path)), curves, last])
     with suppress(NonFiniteError):  # an arm that diverges is a result
         run.train()
     summary = last.summary

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from gradledger.errors import UserError
 from gradledger.train.names import nearest
@@ -20,6 +20,7 @@ from gradledger.train.names import nearest
 Tail = Literal["keep", "drop", "carry"]
 NonFinite = Literal["raise", "skip-update", "drop-micro-batch"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
+Sync = Literal["auto", "last", "every"]
 
 
 class Choice(BaseModel):
@@ -46,13 +47,14 @@ _CHOICE = "a name, or a mapping with a name and its arguments"
 class TrainConfig(BaseModel):
     """One training run. Every field has a default: the digits, 16 samples × 4 micro-batches to an update.
 
-    ``steps`` counts the micro-batches of a window; ``effective_batch_size`` says the same in samples.
+    ``steps`` counts the micro-batches of a window, on each rank where there are several; ``effective_batch_size`` says
+    the same in samples of all ranks.
     ``num_threads`` is for the CPU; null leaves torch's own number, or 1 for a model so small that more only cost.
 
     Example:
         >>> TrainConfig().effective_num_samples
         64
-        >>> TrainConfig(micro_batch_size=8, effective_batch_size=64).steps
+        >>> TrainConfig(micro_batch_size=8, effective_batch_size=64).num_micro_batches_per_window
         8
     """
 
@@ -75,10 +77,13 @@ class TrainConfig(BaseModel):
     non_finite: NonFinite = Field("raise", description=f"one of {', '.join(get_args(NonFinite))}")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     num_threads: int | None = Field(None, ge=1, description="a whole number of at least 1, or null")
+    parallel: Choice = Field(Choice(name="ddp"), description=_CHOICE)
+    sync: Sync = Field("auto", description=f"one of {', '.join(get_args(Sync))}")
     epochs: int = Field(20, ge=1, description="a whole number of at least 1")
     seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
+    _num_ranks: int = PrivateAttr(1)
 
-    @field_validator("data", "model", "loss", "optimizer", "scheduler", mode="before")
+    @field_validator("data", "model", "loss", "optimizer", "scheduler", "parallel", mode="before")
     @classmethod
     def _as_choice(cls, value: Any, info: Any) -> Any:
         if isinstance(value, str):
@@ -113,23 +118,53 @@ class TrainConfig(BaseModel):
         elif samples % size:
             raise ValueError(
                 f"effective_batch_size ({samples}) is not a multiple of micro_batch_size ({size}): "
-                "choose " + " or ".join(str(n * size) for n in (samples // size, samples // size + 1) if n)
+                f"{_nearest(samples, size)}"
             )
-        else:
-            object.__setattr__(self, "steps", samples // size)
-            object.__setattr__(self, "effective_batch_size", None)
         return self
+
+    def over_ranks(self, num_ranks: int) -> Self:
+        """The configuration of a run of so many ranks, with :attr:`steps` settled.
+
+        Raises:
+            UserError: The ranks cannot share the effective batch out evenly.
+
+        Example:
+            >>> config = TrainConfig(effective_batch_size=64).over_ranks(2)
+            >>> config.num_ranks, config.micro_batch_size, config.steps, config.effective_num_samples
+            (2, 16, 2, 64)
+        """
+        steps, samples = self.steps, self.effective_batch_size
+        if samples is not None:
+            of_step = self.micro_batch_size * num_ranks
+            if samples % of_step:
+                raise UserError(
+                    f"effective_batch_size ({samples}) is not a multiple of {num_ranks} ranks × micro_batch_size "
+                    f"({self.micro_batch_size}): {_nearest(samples, of_step)}, or another micro_batch_size"
+                )
+            steps = samples // of_step
+        config = self.model_copy(update={"steps": steps, "effective_batch_size": None})
+        config._num_ranks = num_ranks
+        return config
+
+    @property
+    def num_ranks(self) -> int:
+        """The processes that train together."""
+        return self._num_ranks
 
     @property
     def num_micro_batches_per_window(self) -> int:
-        """Micro-batches of a full window."""
-        assert self.steps is not None
-        return self.steps
+        """Micro-batches of a full window, on each rank."""
+        return self.over_ranks(self.num_ranks).steps or 1
 
     @property
     def effective_num_samples(self) -> int:
-        """Samples of a full window."""
-        return self.micro_batch_size * self.num_micro_batches_per_window
+        """Samples of a full window, over all ranks."""
+        return self.num_ranks * self.micro_batch_size * self.num_micro_batches_per_window
+
+
+def _nearest(samples: int, size: int) -> str:
+    """Which multiples of a size to take instead."""
+    return "choose " + " or ".join(str(n * size) for n in (samples // size, samples // size + 1) if n)
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:

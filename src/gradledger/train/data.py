@@ -6,7 +6,7 @@ sees the validation set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from gradledger.errors import UserError
 
@@ -163,57 +163,6 @@ def characters(*, text: str, context_length: int = 64, validation_fraction: floa
     )
 
 
-class MicroBatchSampler(Sampler[list[int]]):
-    """The sample numbers of each micro-batch; every epoch has its own order, a function of seed and epoch alone.
-
-    Micro-batch sizes cut one and the same order, so runs with unlike sizes see the samples alike.
-
-    Args:
-        num_samples: Samples in the data set.
-        micro_batch_size: Samples in a micro-batch; the last one of an epoch may be shorter.
-        seed: Decides the orders. None: the data set's own order.
-    """
-
-    def __init__(self, num_samples: int, micro_batch_size: int, seed: int | None) -> None:
-        self.num_samples = num_samples
-        self.micro_batch_size = micro_batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return -(-self.num_samples // self.micro_batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if self.seed is None:
-            order = torch.arange(self.num_samples)
-        else:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.num_samples, generator=generator)
-        return (piece.tolist() for piece in torch.split(order, self.micro_batch_size))
-
-
-def make_loader(dataset: Dataset[Any], micro_batch_size: int, seed: int | None) -> DataLoader[Any]:
-    """A loader of micro-batches that draws nothing from the global random state.
-
-    Its ``sampler`` or ``batch_sampler`` is a :class:`MicroBatchSampler`, except for an iterable data set, which has
-    its own order.
-    """
-    generator = torch.Generator().manual_seed(0 if seed is None else seed)  # a loader draws a number it may not need
-    if isinstance(dataset, IterableDataset):
-        return DataLoader(dataset, batch_size=micro_batch_size, generator=generator)
-    sampler = MicroBatchSampler(_length(dataset), micro_batch_size, seed)
-    if isinstance(dataset, TensorDataset):  # takes a list of sample numbers at once
-        return DataLoader(dataset, sampler=sampler, batch_size=None, generator=generator)
-    return DataLoader(dataset, batch_sampler=sampler, generator=generator)
-
-
-def set_epoch(loader: DataLoader[Any], epoch: int) -> None:
-    """Choose the order of the loader's next pass."""
-    for sampler in (loader.sampler, loader.batch_sampler):
-        if isinstance(sampler, MicroBatchSampler):
-            sampler.epoch = epoch
-
-
 def as_data(result: Any, source: str) -> Data:
     """What a user's callable returned, as :class:`Data`: a ``Data``, or a pair of training and validation set.
 
@@ -251,6 +200,17 @@ def _checked(data: Data, source: str) -> Data:
     if len(names) != data.num_outputs:
         raise UserError(f"data {source!r}: {len(names)} class_names for {data.num_outputs} classes: give one a class")
     return replace(data, class_names=tuple(names))
+
+
+def fingerprint(data: Data) -> dict[str, Any]:
+    """What must be the same wherever the same data are made: lengths and shapes, and the sums of tensors."""
+    marks: dict[str, Any] = {"task": data.task, "outputs": data.num_outputs, "input_shape": list(data.input_shape)}
+    for name, dataset in (("training", data.train), ("validation", data.validation)):
+        if not isinstance(dataset, IterableDataset):
+            marks[f"{name} samples"] = length_of(dataset)
+        if isinstance(dataset, TensorDataset):
+            marks[f"{name} sums"] = [f"{tensor.double().sum().item():.6g}" for tensor in dataset.tensors]
+    return marks
 
 
 DATA: dict[str, Callable[..., Data]] = {
@@ -305,14 +265,19 @@ def _pieces(codes: Tensor, context_length: int) -> TensorDataset:
     return TensorDataset(inputs.view(num_pieces, context_length), labels.view(num_pieces, context_length))
 
 
-def _length(dataset: Any) -> int:
+def length_of(dataset: Any) -> int:
+    """The samples of a data set.
+
+    Raises:
+        UserError: It has no length.
+    """
     if not isinstance(dataset, Sized):
         raise UserError(f"{type(dataset).__name__} has no length: define __len__, or make it an IterableDataset")
     return len(dataset)
 
 
 def _first_sample(dataset: Any, what: str) -> tuple[Tensor, Tensor]:
-    if not isinstance(dataset, IterableDataset) and not (hasattr(dataset, "__getitem__") and _length(dataset)):
+    if not isinstance(dataset, IterableDataset) and not (hasattr(dataset, "__getitem__") and length_of(dataset)):
         raise UserError(f"{what} is {type(dataset).__name__} with no samples: it must be a data set that has some")
     sample = next(iter(dataset), None) if isinstance(dataset, IterableDataset) else dataset[0]
     if not (isinstance(sample, tuple | list) and len(sample) == 2):

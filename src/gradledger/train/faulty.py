@@ -24,7 +24,6 @@ Fault = Literal["never-zeroed", "zeroed-inside", "not-normalized", "tail-mis-sca
 class _Window:
     loss: float
     grad_norm: float | None
-    num_micro_batches: int
     skipped: bool = False
 
 
@@ -98,8 +97,8 @@ class FaultyPasses:
             self._write(Schedule, lr=float(setup.optimizer.param_groups[0]["lr"]))
         if self._fault != "never-zeroed":
             self._zero()
-        window = _Window(window_loss, norm, num_micro_batches)
-        return Update(window, self.num_updates, lr, num_samples, self._clock.total)
+        window = _Window(window_loss, norm)
+        return Update(window, self.num_updates, lr, num_samples, num_micro_batches, self._clock.total)
 
     def _zero(self) -> None:
         self._setup.optimizer.zero_grad()

@@ -7,12 +7,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from gradledger.train.ranks import RunRanks
+
 
 class Interrupts:
     """While entered, the first Ctrl-C waits for the next :meth:`check`; a second one interrupts at once."""
 
     def __init__(self) -> None:
-        self._is_requested = False
+        self.is_requested = False
+        self.is_urgent = False
         self._previous: Any = None
 
     def __enter__(self) -> Self:
@@ -32,10 +35,20 @@ class Interrupts:
         Raises:
             KeyboardInterrupt: It was.
         """
-        if self._is_requested:
+        if self.is_requested:
+            raise KeyboardInterrupt
+
+    def check_together(self, ranks: RunRanks) -> None:
+        """Raise on all ranks where Ctrl-C was pressed on one.
+
+        Raises:
+            KeyboardInterrupt: It was.
+        """
+        if ranks.total("look for Ctrl-C", float(self.is_requested))[0]:
             raise KeyboardInterrupt
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self._is_requested:
+        if self.is_requested:
+            self.is_urgent = True
             raise KeyboardInterrupt
-        self._is_requested = True
+        self.is_requested = True

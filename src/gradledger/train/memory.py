@@ -12,6 +12,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gradledger.train.parallel import is_sharded
+
 
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors that are alive, after every operation.
@@ -45,6 +47,8 @@ class LiveBytes(TorchDispatchMode):
 class PeakMemory:
     """The peak memory of a run: an accelerator's allocator knows it; on a CPU the first windows are measured.
 
+    Of a model that is sharded over ranks nothing is measured on a CPU.
+
     Args:
         model: The model that is trained.
         device: Where it is.
@@ -55,7 +59,8 @@ class PeakMemory:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._device = device
-        self._num_left = self.NUM_WINDOWS if device.type == "cpu" else 0
+        can_measure = device.type == "cpu" and not is_sharded(model)
+        self._num_left = self.NUM_WINDOWS if can_measure else 0
         self._tensors = [*model.parameters(), *model.buffers()]
         self._live: LiveBytes | None = None
         if device.type == "cuda":

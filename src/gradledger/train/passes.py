@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
-from gradledger.engine import Accumulator
+from gradledger.engine import Accumulator, Window
 from gradledger.ledger import Ledger
 from gradledger.train.config import Tail
 from gradledger.train.interrupts import Interrupts
+from gradledger.train.loading import own_part
 from gradledger.train.memory import PeakMemory
 from gradledger.train.setup import Setup
 
@@ -30,11 +31,6 @@ class ClosedWindow(Protocol):
         ...
 
     @property
-    def num_micro_batches(self) -> int:
-        """Those of the window."""
-        ...
-
-    @property
     def skipped(self) -> bool:
         """Whether it closed without an update."""
         ...
@@ -42,12 +38,13 @@ class ClosedWindow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A closed window, not yet read, with what only the loop knows of it."""
+    """A closed window, not yet read, with what only the loop knows of it; samples and micro-batches of all ranks."""
 
     window: ClosedWindow
     update: int
     lr: float
     num_samples: int
+    num_micro_batches: int
     seconds: float
 
 
@@ -117,6 +114,7 @@ class EnginePasses:
             weight=setup.weight,
             device=setup.device,
             non_finite=config.non_finite,
+            sync=config.sync,
         )
         self.ledger = self._accumulator.ledger
 
@@ -133,27 +131,40 @@ class EnginePasses:
     def one_pass(self, *, tail: Tail) -> Iterator[Update]:
         """Train on each sample once; yields as windows close."""
         setup, clock = self._setup, self._clock
-        steps = setup.config.num_micro_batches_per_window
-        # A DataLoader over an iterable data set has a __len__ that raises; a generator has none.
-        loader = setup.loader if setup.num_planned_updates is not None else (batch for batch in setup.loader)
-        windows = self._accumulator.windows(loader, steps=steps, tail=tail)
+        windows = self._windows(tail)
         while True:
             with clock.measure("data"):
                 window = next(windows, None)
             if window is None:
                 return
-            lr, num_samples = float(setup.optimizer.param_groups[0]["lr"]), 0
+            lr, num_samples, num_micro_batches = float(setup.optimizer.param_groups[0]["lr"]), 0, 0
             with self._memory.window():
                 started = perf_counter()
                 with window:
                     for inputs, labels in window:
-                        self._interrupts.check()
+                        if setup.ranks.size == 1:  # several ranks are interrupted between windows, all at once
+                            self._interrupts.check()
                         window.backward(setup.loss(setup.model(inputs), labels))
-                        num_samples += len(labels)
+                        if not window.is_padding:
+                            num_samples += len(labels)
+                            num_micro_batches += 1
                     closing = perf_counter()
                 clock.seconds["step"] += perf_counter() - closing
                 clock.seconds["forward_backward"] += closing - started
-            yield Update(window, self.num_updates, lr, num_samples, clock.total)
+            is_asked = float(self._interrupts.is_requested)
+            numbers = setup.ranks.total("end of a window", num_samples, num_micro_batches, is_asked)
+            yield Update(window, self.num_updates, lr, int(numbers[0]), int(numbers[1]), clock.total)
+            if numbers[2] and setup.ranks.size > 1:
+                raise KeyboardInterrupt
+
+    def _windows(self, tail: Tail) -> Iterator[Window]:
+        setup = self._setup
+        steps = setup.config.num_micro_batches_per_window
+        if setup.num_planned_updates is None:  # a DataLoader over a stream has a __len__ that raises; this has none
+            return self._accumulator.windows(own_part(setup.loader, setup.share), steps=steps, tail=tail)
+        if setup.share.num_ranks > 1:  # which has seen to the tail
+            tail = "keep"
+        return self._accumulator.windows(setup.loader, steps=steps, tail=tail)
 
     def schedule(self, validation_loss: float) -> None:
         """Tell a scheduler that waits for the validation loss."""

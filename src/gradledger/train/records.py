@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ class UpdateRecord:
         loss: The loss of the effective batch.
         grad_norm: The gradient's 2-norm before clipping; None where it is not known.
         lr: The learning rate that the update used.
-        num_samples: Samples in the effective batch.
-        num_micro_batches: Micro-batches in it.
+        num_samples: Samples in the effective batch, over all ranks.
+        num_micro_batches: Micro-batches in it, over all ranks.
         seconds: Since training began.
         skipped: The window closed without an update.
     """
@@ -87,6 +87,9 @@ class Observer:
 
     def evaluation(self, record: EvaluationRecord) -> None:
         """The model was measured."""
+
+    def weights(self, write: Callable[[str], None]) -> None:
+        """The run is over, however it ended, and ``write(path)`` writes the weights to a file."""
 
     def end(self, summary: Summary) -> None:
         """The run is over."""

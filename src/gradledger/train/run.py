@@ -13,9 +13,10 @@ from torch.utils.data import TensorDataset
 from gradledger import __version__
 from gradledger.ledger import Entry, Evaluate, Metric
 from gradledger.metrics import ClassificationMetrics, Evaluation, evaluate, find_leakage, import_torchmetrics
-from gradledger.train.data import make_loader, set_epoch
 from gradledger.train.interrupts import Interrupts
+from gradledger.train.loading import evaluation_batches, set_epoch
 from gradledger.train.memory import PeakMemory
+from gradledger.train.parallel import is_sharded, to_evaluate, weights_writer
 from gradledger.train.passes import Clock, EnginePasses, Passes, Update
 from gradledger.train.records import EvaluationRecord, Exit, Observer, Summary, UpdateRecord
 from gradledger.train.setup import Setup, set_seed, threads
@@ -77,24 +78,39 @@ class Run:
             return self._train()
 
     def _train(self) -> Summary:
-        config = self.setup.config
         exit: Exit = "failed"
         try:
-            self._tell(lambda observer: observer.begin(config, self.setup.num_planned_updates))
-            self.setup.model.train()
-            set_seed(config.seed)  # what happened since the model was made does not matter
-            self._clock.start()
-            for epoch in range(1, config.epochs + 1):
-                self._train_epoch(epoch)
-                self._num_epochs = epoch
-            self._evaluate("train", config.epochs)
-            self._interrupts.check()
+            with self.setup.ranks.telling():
+                self._train_epochs()
             exit = "finished"
         except KeyboardInterrupt:
             exit = "interrupted"
         finally:
+            summary = self._end(exit)
+        return summary
+
+    def _train_epochs(self) -> None:
+        config = self.setup.config
+        self._tell(lambda observer: observer.begin(config, self.setup.num_planned_updates))
+        self.setup.model.train()
+        set_seed(config.seed, self.setup.ranks.rank)  # what happened since the model was made does not matter
+        self._clock.start()
+        for epoch in range(1, config.epochs + 1):
+            self._train_epoch(epoch)
+            self._num_epochs = epoch
+        self._evaluate("train", config.epochs)
+        self._interrupts.check_together(self.setup.ranks)
+
+    def _end(self, exit: Exit) -> Summary:
+        """Tell what is left to be told, and hand out the weights unless other ranks hold parts of them and are gone."""
+        try:
+            self._read_updates()
+        finally:
             try:
-                self._read_updates()
+                is_reachable = exit != "failed" and not self._interrupts.is_urgent
+                if is_reachable or not is_sharded(self.setup.model):
+                    write = weights_writer(self.setup.model)
+                    self._tell(lambda observer: observer.weights(write))
             finally:
                 summary = self._summary(exit)
                 self._tell(lambda observer: observer.end(summary))
@@ -119,7 +135,7 @@ class Run:
         self._read_updates()
         evaluation = self._evaluate("validation", epoch)
         self._passes.schedule(evaluation.loss)
-        self._interrupts.check()
+        self._interrupts.check_together(self.setup.ranks)
 
     def _read_updates(self) -> None:
         """Fetch what closed windows came to, and tell it with the ledger's new entries."""
@@ -133,7 +149,7 @@ class Run:
                 grad_norm=window.grad_norm,
                 lr=update.lr,
                 num_samples=update.num_samples,
-                num_micro_batches=window.num_micro_batches,
+                num_micro_batches=update.num_micro_batches,
                 seconds=update.seconds,
                 skipped=window.skipped,
             )
@@ -151,30 +167,41 @@ class Run:
     def _evaluate(self, split: Literal["train", "validation"], epoch: int) -> Evaluation:
         setup = self.setup
         dataset = setup.data.train if split == "train" else setup.data.validation
-        evaluation = evaluate(
-            setup.model,
-            make_loader(dataset, setup.config.micro_batch_size, None),
-            setup.loss,
-            task=setup.data.task,
-            num_classes=setup.data.num_outputs,
-            weight=setup.weight,
-            device=setup.device,
-            autocast=self._autocast,
-        )
+        with setup.ranks.telling(can_meet=not is_sharded(setup.model)):
+            evaluation = evaluate(
+                to_evaluate(setup.model),
+                evaluation_batches(dataset, setup.config.micro_batch_size, setup.share),
+                setup.loss,
+                task=setup.data.task,
+                num_classes=setup.data.num_outputs,
+                weight=setup.weight,
+                device=setup.device,
+                autocast=self._autocast,
+                gather=lambda part: setup.ranks.gather(part, "end of an evaluation"),
+            )
         is_first = split not in self.evaluations
         self.evaluations[split] = evaluation
-        place: dict[str, Any] = {"micro_batch": self._passes.num_micro_batches, "update": self._passes.num_updates}
+        place: dict[str, Any] = {
+            "rank": setup.ranks.rank,
+            "micro_batch": self._passes.num_micro_batches,
+            "update": self._passes.num_updates,
+        }
         marks: list[Entry] = [Evaluate(**place)]
-        if split == "validation":
-            marks += self._leakage(self._passes.num_updates) if is_first else ()
-            marks.append(Metric(name="loss", value=self._epoch_loss.take(), split="train", **place))
-        for name, value in metric_values(evaluation, setup.data.class_names):
-            marks.append(Metric(name=name, value=value, split=split, **place))
+        if setup.ranks.is_first:  # one for all ranks
+            marks += self._metrics(evaluation, split, place, is_first=is_first)
         self._passes.ledger.extend(marks)
         record = EvaluationRecord(self._passes.num_updates, epoch, split, evaluation)
         self._tell(lambda observer: observer.evaluation(record))
         self._tell_entries()
         return evaluation
+
+    def _metrics(self, evaluation: Evaluation, split: str, place: dict[str, Any], *, is_first: bool) -> Iterator[Entry]:
+        if split == "validation":
+            if is_first:
+                yield from self._leakage(self._passes.num_updates)
+            yield Metric(name="loss", value=self._epoch_loss.take(), split="train", **place)
+        for name, value in metric_values(evaluation, self.setup.data.class_names):
+            yield Metric(name=name, value=value, split=split, **place)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -195,7 +222,7 @@ class Run:
                 "effective_batch": {
                     "micro_batch_size": config.micro_batch_size,
                     "steps": config.num_micro_batches_per_window,
-                    "ranks": 1,
+                    "ranks": config.num_ranks,
                     "samples": config.effective_num_samples,
                 },
                 "device": str(self.setup.device),

@@ -1,5 +1,7 @@
 """The run directory: ``config.yaml``, ``ledger.jsonl``, ``metrics.jsonl`` and ``checkpoints/`` of one run.
 
+Over several ranks the first one writes it; each other one adds its own ledger, ``ledger-rank-1.jsonl`` and so on.
+
 ``metrics.jsonl`` holds one JSON object a line, of three kinds, with numbers that are not finite as null:
 
 - ``update``: ``update`` and ``epoch`` (both from 1), ``loss``, ``grad_norm``, ``lr``, ``num_samples``,
@@ -16,7 +18,7 @@ import os
 from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -62,8 +64,7 @@ class RunDirectory:
 
     def append_entries(self, entries: Iterable[Entry]) -> None:
         """Append to the ledger."""
-        self._ledger.writelines(entry_to_json(entry) + "\n" for entry in entries)
-        self._ledger.flush()
+        append_to(self._ledger, entries)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
@@ -74,6 +75,24 @@ class RunDirectory:
         """Close the files; the directory stays."""
         self._ledger.close()
         self._metrics.close()
+
+
+def open_rank_ledger(path: str | os.PathLike[str], rank: int) -> TextIO:
+    """The ledger of a rank above 0, in the run directory of the first one (made where disks are not shared).
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    _make(Path(path))
+    file = (Path(path) / f"ledger-rank-{rank}.jsonl").open("x", encoding="utf-8")
+    write_header(file)
+    return file
+
+
+def append_to(ledger: TextIO, entries: Iterable[Entry]) -> None:
+    """Append entries to a ledger's file; they reach the disk with the call."""
+    ledger.writelines(entry_to_json(entry) + "\n" for entry in entries)
+    ledger.flush()
 
 
 def make_directory(root: str | os.PathLike[str], name: str | None, *, stem: str) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +31,11 @@ from gradledger.train.choices import (
     weight_of,
 )
 from gradledger.train.config import TrainConfig
-from gradledger.train.data import Data, as_data, make_loader
+from gradledger.train.data import Data, as_data, fingerprint, length_of
+from gradledger.train.devices import choose_device
+from gradledger.train.loading import Share, make_loader
+from gradledger.train.parallel import parallel_registry, wrap
+from gradledger.train.ranks import RunRanks, check_joined
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Setup:
         loader: Micro-batches of the training set.
         device: Where the model is.
         num_planned_updates: Updates that the run will make; None where the data have no length.
+        ranks: Those that train together.
+        share: This rank's part of the micro-batches.
     """
 
     config: TrainConfig
@@ -62,6 +67,8 @@ class Setup:
     loader: DataLoader[Any]
     device: torch.device
     num_planned_updates: int | None
+    ranks: RunRanks
+    share: Share
 
 
 def load_data(config: TrainConfig) -> Data:
@@ -69,36 +76,66 @@ def load_data(config: TrainConfig) -> Data:
     return as_data(data_registry.make(data_registry.complete(config.data)), config.data.name)
 
 
-def prepare(config: TrainConfig, data: Data | None = None) -> Setup:
+def prepare(config: TrainConfig, data: Data | None = None, ranks: RunRanks | None = None) -> Setup:
     """Make everything, from the configuration's seed.
 
     Args:
         config: What to make.
         data: The data sets where they are loaded already.
+        ranks: Those that train together; None: this process alone.
 
     Raises:
         UserError: A name, an argument or the device is wrong, or things do not fit together.
     """
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError(
-            f"this process is one of {os.environ['WORLD_SIZE']} ranks (WORLD_SIZE), but a configured run trains in one "
-            "process: start it without torchrun, or train with gradledger.Accumulator in a script of your own"
-        )
+    ranks = ranks or RunRanks()
+    check_joined(ranks)
+    things = ranks.together(lambda: _make_things(config, data, ranks), "preparation of the model")
+    _check_alike(things.data, ranks)
+    model = wrap(things.model, things.config.parallel, ranks)  # ranks wait for each other in here
+    return ranks.together(lambda: _assemble(things, model, ranks), "preparation of the optimizer")
+
+
+class _Things(NamedTuple):
+    config: TrainConfig
+    data: Data
+    device: torch.device
+    model: nn.Module
+    loss: LossFunction
+
+
+def _make_things(config: TrainConfig, data: Data | None, ranks: RunRanks) -> _Things:
+    """What each rank makes by itself, alike on all."""
+    set_seed(config.seed)
     data = load_data(config) if data is None else data
-    config = complete(config, data)
-    device = _device(config.device)
+    config = complete(config, data, ranks.size)
+    device = choose_device(config.device, config.num_ranks)
     set_seed(config.seed)
     model = model_registry.make(config.model, input_shape=data.input_shape, num_outputs=data.num_outputs)
     if not isinstance(model, nn.Module):
         raise UserError(f"model {config.model.name!r} gave {type(model).__name__}: it must give a torch.nn.Module")
-    model = _in_precision(model.to(device), config.precision)
-    loss = make_loss(config.loss)
+    return _Things(config, data, device, _in_precision(model.to(device), config.precision), make_loss(config.loss))
+
+
+def _check_alike(data: Data, ranks: RunRanks) -> None:
+    """Ranks share out one data set: where each made another, samples would be seen twice, or never."""
+    seen = ranks.gather(fingerprint(data), "comparison of the data")
+    unlike = [rank for rank, other in enumerate(seen) if other != seen[0]]
+    if unlike:
+        raise UserError(
+            f"the ranks made unlike data: rank 0 has {seen[0]}, rank {unlike[0]} has {seen[unlike[0]]}; data must not "
+            "depend on the rank or on chance, since each rank trains on its share of one and the same"
+        )
+
+
+def _assemble(things: _Things, model: nn.Module, ranks: RunRanks) -> Setup:
+    config, data, device, _, loss = things
     try:
         optimizer = optimizer_registry.make(config.optimizer, model.parameters())
     except (ValueError, TypeError) as error:
         raise UserError(f"optimizer {config.optimizer.name!r}: {error}") from None
-    loader = make_loader(data.train, config.micro_batch_size, config.seed)
-    planned = _planned_updates(config, data, loader)
+    share = Share.of(ranks.rank, config)
+    loader = make_loader(data.train, config.micro_batch_size, config.seed, share)
+    planned = _planned_updates(config, data)
     return Setup(
         config=config,
         data=data,
@@ -110,11 +147,14 @@ def prepare(config: TrainConfig, data: Data | None = None) -> Setup:
         loader=loader,
         device=device,
         num_planned_updates=planned,
+        ranks=ranks,
+        share=share,
     )
 
 
-def set_seed(seed: int) -> None:
-    """Start every random state afresh."""
+def set_seed(seed: int, rank: int = 0) -> None:
+    """Start every random state afresh, on each rank in its own way."""
+    seed = (seed + 1_000_003 * rank) % 2**32
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -140,7 +180,7 @@ def threads(setup: Setup) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def complete(config: TrainConfig, data: Data) -> TrainConfig:
+def complete(config: TrainConfig, data: Data, num_ranks: int = 1) -> TrainConfig:
     """The configuration with ``auto`` settled and every default written out.
 
     Raises:
@@ -151,8 +191,10 @@ def complete(config: TrainConfig, data: Data) -> TrainConfig:
     check_task("loss", loss, data.task)
     check_task("model", model, data.task)
     check_class_weights(loss, data.num_outputs)
-    return config.model_copy(
+    return config.over_ranks(num_ranks).model_copy(
         update={
+            "sync": "last" if config.sync == "auto" else config.sync,
+            "parallel": parallel_registry.complete(config.parallel),
             "data": data_registry.complete(config.data),
             "model": model,
             "loss": loss,
@@ -160,18 +202,6 @@ def complete(config: TrainConfig, data: Data) -> TrainConfig:
             "scheduler": scheduler_registry.complete(config.scheduler),
         }
     )
-
-
-def _device(name: str) -> torch.device:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, is_there in available.items() if is_there))
-    device = torch.device(name)
-    there = available[device.type] and (device.type != "cuda" or (device.index or 0) < torch.cuda.device_count())
-    if not there:
-        usable = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise UserError(f"device is {name!r}, which this machine does not have: choose one of auto, {usable}")
-    return device
 
 
 def _in_precision(model: nn.Module, precision: str) -> nn.Module:
@@ -185,17 +215,33 @@ def _in_precision(model: nn.Module, precision: str) -> nn.Module:
     return model.to(torch.bfloat16)
 
 
-def _planned_updates(config: TrainConfig, data: Data, loader: DataLoader[Any]) -> int | None:
+def _planned_updates(config: TrainConfig, data: Data) -> int | None:
+    """The updates of all epochs.
+
+    Raises:
+        UserError: There would be none, or not every rank would have a micro-batch.
+    """
     if isinstance(data.train, IterableDataset):
+        if config.num_ranks > 1 and config.tail != "keep":
+            raise UserError(
+                f"tail is {config.tail!r}, but the training set has no length to share out over {config.num_ranks} "
+                "ranks: choose tail: keep, or give the data set a length"
+            )
         return None
-    steps = config.num_micro_batches_per_window
+    num_samples, steps = length_of(data.train), config.num_ranks * config.num_micro_batches_per_window
+    num_micro_batches = -(-num_samples // config.micro_batch_size)
+    if num_micro_batches < config.num_ranks:
+        raise UserError(
+            f"the training set has {num_samples} samples, or {num_micro_batches} micro-batches of "
+            f"{config.micro_batch_size}, for {config.num_ranks} ranks: lower micro_batch_size, or start fewer ranks"
+        )
     if config.tail == "carry":  # one long pass: only the last epoch's tail is a shorter window
-        return num_updates(len(loader) * config.epochs, steps=steps)
-    planned = config.epochs * num_updates(loader, steps=steps, tail=config.tail)
+        return num_updates(num_micro_batches * config.epochs, steps=steps)
+    planned = config.epochs * num_updates(num_micro_batches, steps=steps, tail=config.tail)
     if planned == 0:
         raise UserError(
-            f"tail is 'drop' and an epoch has {len(loader)} micro-batches, fewer than the {steps} of a window: nothing "
-            "would be trained; lower steps, or choose tail: keep"
+            f"tail is 'drop' and an epoch has {num_micro_batches} micro-batches, fewer than the {steps} of a window: "
+            "nothing would be trained; lower steps, or choose tail: keep"
         )
     return planned
 

@@ -41,15 +41,17 @@ class TerminalView(Observer):
     def begin(self, config: TrainConfig, num_planned_updates: int | None) -> None:
         """Say what is about to happen."""
         self._num_planned = num_planned_updates
+        ranks = f"{config.num_ranks} ranks × " if config.num_ranks > 1 else ""
         two_windows = 1 + 2 * config.num_micro_batches_per_window
         self._num_preview_lines = min(two_windows, _MOST_PREVIEW_LINES)
         planned = "" if num_planned_updates is None else f", {num_planned_updates} updates"
         self._say(
             f"Training {config.model.name} on {config.data.name} with {config.optimizer.name}: "
-            f"micro-batches of {config.micro_batch_size} × {config.num_micro_batches_per_window} = effective batch "
-            f"{config.effective_num_samples}, tail {config.tail}, {config.epochs} epochs{planned}"
+            f"{ranks}micro-batches of {config.micro_batch_size} × {config.num_micro_batches_per_window} = "
+            f"effective batch {config.effective_num_samples}, tail {config.tail}, {config.epochs} epochs{planned}"
         )
-        self._say(HEADER if self._table else f"The ledger begins:\n{HEADER}")
+        whose = " of rank 0 (the others' are in ledger-rank-1.jsonl …)" if config.num_ranks > 1 else ""
+        self._say(HEADER if self._table else f"The ledger{whose} begins:\n{HEADER}")
 
     def update(self, record: UpdateRecord) -> None:
         """Move the bar, or print a line now and then."""
@@ -144,9 +146,10 @@ def print_results(
         names = summary.details["class_names"]
         console.print(_classes_table(validation.metrics, names))
         console.print(_confusion_table(validation.metrics, names))
+    ranks = f"{config.num_ranks} ranks × " if config.num_ranks > 1 else ""
     lines = [
-        f"Effective batch  {config.micro_batch_size} samples × {config.num_micro_batches_per_window} micro-batches = "
-        f"{config.effective_num_samples} samples",
+        f"Effective batch  {ranks}{config.micro_batch_size} samples × {config.num_micro_batches_per_window} "
+        f"micro-batches = {config.effective_num_samples} samples",
         f"Updates          {summary.num_updates} in {summary.num_epochs} epochs",
         f"Time             {_times(summary.seconds)}",
         f"Run directory    {directory}",

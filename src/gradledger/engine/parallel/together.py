@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gradledger.engine.account import Account
-from gradledger.engine.parallel.ranks import RankError, Ranks
+from gradledger.engine.parallel.ranks import MOST_NUMBERS, Ranks, left_by_another
 from gradledger.engine.parallel.shares import RankShares
 from gradledger.engine.parallel.window import RankWindow
 from gradledger.engine.parallel.wrappers import Replicas, Wrapper
@@ -103,7 +103,7 @@ class Together:
 
     def __init__(self, wrapper: Wrapper, table: WeightTable, sync: Sync) -> None:
         self._units = table.units[:-1]
-        self.ranks = Ranks(wrapper.group, 4 + len(table.units))
+        self.ranks = Ranks(wrapper.group)
         self._wrapper = wrapper
         self._table = table
         self._is_last_only = sync != "every"
@@ -117,6 +117,7 @@ class Together:
             UserError: The accumulator asks for such a thing.
         """
         refused = {
+            f"weight= with {len(self._units)} units": len(self._units) > MOST_NUMBERS - 4,
             "non_finite='drop-micro-batch'": accumulator._policy.non_finite == "drop-micro-batch",
             "batch_norm='pooled'": accumulator._statistics is not None,
             "offload='cpu' (a sharded model has torch's CPUOffloadPolicy)": accumulator._account.host_gradients
@@ -168,7 +169,7 @@ class Together:
         numbers = [num_own, self._has_latest, accumulator.num_updates, *totals]
         rows = self.ranks.agree("start of a window", [float(number) for number in numbers])
         if rows is None:
-            raise RankError("another rank left its window before its end: the window is given up on every rank")
+            raise left_by_another()
         if not any(row[0] for row in rows):
             return None
         self._check_alike(rows)

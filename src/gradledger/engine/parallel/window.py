@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradledger.engine.closing import NonFiniteError
 from gradledger.engine.gradients import total_norm
-from gradledger.engine.parallel.ranks import RankError, Ranks
+from gradledger.engine.parallel.ranks import Ranks, left_by_another
 from gradledger.engine.parallel.record import RankRecord
 from gradledger.engine.parallel.shares import RankShares
 from gradledger.engine.parallel.wrappers import Wrapper
@@ -104,6 +104,10 @@ class RankWindow(Window):
         self._error = error
         try:
             super().__exit__(kind, error, trace)
+        except BaseException as raised:
+            if self._state == "closed":  # by a hook, after an update that all ranks made
+                self._ranks.fail(raised)
+            raise
         finally:
             self._error = None
             self._pending.clear()
@@ -128,10 +132,10 @@ class RankWindow(Window):
 
     def _meet(self) -> None:
         """Communication cannot be left once it has begun, so all ranks first say that they will take part."""
-        self._meeting = "over"
-        if self._ranks.agree("next reduction") is None:
-            raise _LeftEarlyError
         self._meeting = "missed"
+        if self._ranks.agree("next reduction") is None:
+            self._meeting = "over"
+            raise _LeftEarlyError
 
     def replay(self, loss_fn: LossFunction) -> None:
         """Not over several ranks.
@@ -245,7 +249,7 @@ class RankWindow(Window):
         self._meeting = "over"
         rows = self._ranks.agree("close", [loss, float(not_finite), self._checked_norm(), *used])
         if rows is None:
-            raise RankError("another rank left its window before its end: the window is given up on every rank")
+            raise left_by_another()
         self._check_together(rows)
         totals = {}
         for at, unit in enumerate(units, start=3):
@@ -298,11 +302,16 @@ class RankWindow(Window):
         if self._state != "void":
             return
         self._wrapper.abandon()
-        if meeting == "ahead" and isinstance(self._error, Exception):
-            self._ranks.fail(self._error)
-        elif meeting == "ahead" and self._error is None:
+        error = self._error
+        if isinstance(error, GeneratorExit):  # a generator around the window was closed: the window is left
+            error = None
+        if error is not None:
+            if meeting == "missed":
+                self._ranks.keep_quiet(error)  # the others are inside a collective and cannot hear it
+            self._ranks.fail(error)
+        elif meeting == "ahead":
             self._ranks.agree("next reduction", leaving=True)
-        elif meeting == "missed" and self._error is None:
+        elif meeting == "missed":
             raise UserError(
                 f"rank {self._ranks.rank} left its window in micro-batch {self._position}, for which other ranks wait: "
                 "leave a window on all ranks after the same micro-batch's backward"
