@@ -13,6 +13,7 @@ import lightning
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DataLoaderConfiguration
 from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
@@ -38,6 +39,10 @@ def loader_of(task: Task) -> DataLoader[Any]:
     return DataLoader(task.micro_batches, batch_size=None)
 
 
+def first(items: list[Any]) -> Any:
+    return items[0]
+
+
 def new_accelerator(**options: Any) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
@@ -53,10 +58,14 @@ def their_warnings_ignored() -> Iterator[None]:
 
 
 def with_accelerate(task: Task, *, exact: bool, num_epochs: int = 2) -> Run:
-    accelerator = new_accelerator(gradient_accumulation_steps=STEPS, step_scheduler_with_optimizer=True)
+    accelerator = new_accelerator(
+        gradient_accumulation_steps=STEPS, dataloader_config=DataLoaderConfiguration(even_batches=False)
+    )
     model = made()
     optimizer = optimizer_of(model)
-    model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader_of(task), schedule_of(optimizer))
+    schedule = schedule_of(optimizer)  # prepared, it would step once for each rank
+    loader = DataLoader(task.micro_batches, batch_size=1, collate_fn=first)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     norms = []
     batches = accelerate.ExactWindows(accelerator, loader, weight=task.weight) if exact else loader
     for _ in range(num_epochs):
@@ -66,7 +75,8 @@ def with_accelerate(task: Task, *, exact: bool, num_epochs: int = 2) -> Run:
                 if accelerator.sync_gradients:
                     norms.append(accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM).item())
                 optimizer.step()
-                schedule.step()
+                if accelerator.sync_gradients:
+                    schedule.step()
                 optimizer.zero_grad()
     return Run(accelerator.unwrap_model(model), [], norms)
 
@@ -163,7 +173,7 @@ def trained_by_hf(kind: type[Trainer], task: Task, model: Any, folder: str, **op
     }  # fmt: skip
     trainer = kind(
         model, TrainingArguments(folder, **settings), train_dataset=task.micro_batches,
-        data_collator=lambda items: items[0], optimizers=(optimizer, schedule_of(optimizer)), **options,
+        data_collator=first, optimizers=(optimizer, schedule_of(optimizer)), **options,
     )  # fmt: skip
     trainer.task = task
     with their_warnings_ignored():
