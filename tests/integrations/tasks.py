@@ -103,11 +103,13 @@ def schedule_of(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LR
     return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
 
 
-def windows(task: Task, of_ranks: list[list[MicroBatch]] | None = None) -> list[list[MicroBatch]]:
+def windows(
+    task: Task, of_ranks: list[list[MicroBatch]] | None = None, *, steps: int = STEPS
+) -> list[list[MicroBatch]]:
     """The micro-batches of each update, those of all ranks together."""
     loaders = of_ranks or [task.micro_batches]
-    starts = range(0, max(map(len, loaders)), STEPS)
-    return [[each for loader in loaders for each in loader[start : start + STEPS]] for start in starts]
+    starts = range(0, max(map(len, loaders)), steps)
+    return [[each for loader in loaders for each in loader[start : start + steps]] for start in starts]
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,15 @@ class Run:
         return float((ours - theirs).norm() / theirs.norm())
 
 
-def whole_batches(task: Task, of_ranks: list[list[MicroBatch]] | None = None, *, num_epochs: int = 2) -> Run:
+def whole_batches(
+    task: Task, of_ranks: list[list[MicroBatch]] | None = None, *, num_epochs: int = 2, steps: int = STEPS
+) -> Run:
     model = made()
     optimizer = optimizer_of(model)
     seen = train_on_whole_batches(
         model,
         optimizer,
-        [[(m["inputs"], m["labels"]) for m in window] for window in windows(task, of_ranks)] * num_epochs,
+        [[(m["inputs"], m["labels"]) for m in window] for window in windows(task, of_ranks, steps=steps)] * num_epochs,
         lambda model, inputs, labels: task.of(model, {"inputs": inputs, "labels": labels}),
         scheduler=schedule_of(optimizer),
         clip_norm=CLIP_NORM,

@@ -145,18 +145,26 @@ def with_lightning(task: Task, *, exact: bool, num_epochs: int = 2, **options: A
     return Run(module.model, [], module.norms)
 
 
-class OwnLoss(Trainer):
-    """The loss of a user's own."""
+class InOrder(Trainer):
+    """Which micro-batches make which window is known."""
 
     task: Task
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return SequentialSampler(self.train_dataset)
+
+
+class OwnLoss(InOrder):
+    """The loss of a user's own."""
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         outputs = model(**inputs)
         loss = self.task.loss(outputs["logits"], inputs["labels"])
         return (loss, outputs) if return_outputs else loss
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        return SequentialSampler(self.train_dataset)
+
+class Exact(transformers.ExactTrainer, InOrder):
+    pass
 
 
 class ExactOwnLoss(transformers.ExactTrainer, OwnLoss):
@@ -164,9 +172,9 @@ class ExactOwnLoss(transformers.ExactTrainer, OwnLoss):
 
 
 def trained_by_hf(kind: type[Trainer], task: Task, model: Any, folder: str, **options: Any) -> Run:
-    optimizer = optimizer_of(model)
+    optimizer = options.pop("optimizer", None) or optimizer_of(model)
     settings = {
-        "per_device_train_batch_size": 1, "gradient_accumulation_steps": STEPS,
+        "per_device_train_batch_size": 1, "gradient_accumulation_steps": STEPS, "num_train_epochs": 2,
         "max_grad_norm": CLIP_NORM, "report_to": "none", "save_strategy": "no", "logging_steps": 1,
         "logging_nan_inf_filter": False, "disable_tqdm": True, "use_cpu": True, "remove_unused_columns": False,
         **options.pop("settings", {}),

@@ -24,7 +24,7 @@ def importing(peer: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        missing = (error.name or peer).partition(".")[0]
         raise UserError(
-            f"gradledger.integrations.{peer} needs {error.name}, which is not installed: "
-            f"pip install 'gradledger[{peer}]'"
+            f"gradledger.integrations.{peer} needs {missing}, which is not installed: pip install 'gradledger[{peer}]'"
         ) from error
