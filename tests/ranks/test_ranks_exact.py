@@ -55,6 +55,7 @@ CASES = {
     "compiled": Exact(compiled),
     "checkpointed": Exact(checkpointing=is_linear, clip_norm=0.05),
     "sharded, checkpointed": Exact(shard, checkpointing=is_linear),
+    "compiled by the accumulator": Exact(compile={"backend": "eager"}),
     "bucket views": Exact(with_views, clip_norm=0.05),
     "sharded": Exact(shard),
     "sharded whole": Exact(shard_whole, clip_norm=0.05),

@@ -23,6 +23,7 @@ from gradledger.engine.batches.lengths import (
     read_padded_samples,
 )
 from gradledger.engine.batches.splitting import Samples, Split, read_samples
+from gradledger.engine.batches.staging import Stage
 from gradledger.engine.closing import (
     ClosingPolicy,
     NonFinite,
@@ -31,6 +32,7 @@ from gradledger.engine.closing import (
     learning_rate_of,
     schedule_on_metric,
 )
+from gradledger.engine.compiling import Compile, compiled_model
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
 from gradledger.engine.horizon import known_length
@@ -82,6 +84,8 @@ class Accumulator:
             says whether a module is one. Gradients, dropout and buffers are the same.
         offload: ``"cpu"`` keeps what a window accumulates in host memory until its close, for models whose gradients
             do not fit beside the activations.
+        compile: Compile the model's calls with ``torch.compile``, once for full micro-batches and tails; True, or a
+            mapping of its arguments. The model is as it was when the accumulator is gone.
         sync: Over several ranks, when gradients are reduced: ``"last"`` once, with the window's last micro-batch;
             ``"every"`` with each one. ``"auto"`` is ``"last"``. ``"none"``: each rank trains a model of its own.
         fused: Whether the optimizer is switched to torch's fused implementation, the same step in one pass over the
@@ -125,6 +129,7 @@ class Accumulator:
         batch_norm: BatchNormStatistics = "micro-batch",
         checkpointing: CheckpointingChoice = False,
         offload: Offload | None = None,
+        compile: Compile = False,
         sync: Sync = "auto",
         fused: bool | None = None,
     ) -> None:
@@ -157,6 +162,7 @@ class Accumulator:
         self._statistics = pooled_statistics(model, batch_norm)
         uncounted = nullcontext if self._statistics is None else self._statistics.held
         self._checkpointing = Checkpointing(model, checkpointing, uncounted) if checkpointing is not False else None
+        self._compiled = compiled_model(model, compile, self)
         self._carried: list[Any] = []
         self._seeds: dict[Any, Tensor] = {}
         self._open_window: Window | None = None
@@ -470,6 +476,8 @@ class Accumulator:
             self._open_window = None
             if self._checkpointing is not None:
                 self._checkpointing.end()
+            if self._compiled is not None:
+                self._compiled.expect_nothing()
             if self._statistics is not None:
                 self._statistics.end(commit=window._state == "closed" and not window.skipped)
         if len(self._seeds) > _MAX_SEEDS:
@@ -478,6 +486,12 @@ class Accumulator:
     def _saving(self) -> AbstractContextManager[None]:
         """Checkpointing as in a window, outside of one."""
         return nullcontext() if self._checkpointing is None else self._checkpointing.active()
+
+    def _stage(self, micro_batches: Sequence[Any]) -> Stage | None:
+        """What hands out micro-batches where they are wanted; None where there is nothing to do."""
+        if self._device is None and self._compiled is None:
+            return None
+        return Stage(micro_batches, self._device, None if self._compiled is None else self._compiled.expect)
 
     def _keeping(self, parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
         """Gradients kept as in a window, outside of one."""

@@ -255,8 +255,8 @@ def _encode_again(window: Window, part: _Part, history: BufferHistory) -> None:
     assert part.generators is not None
     part.generators.restore()
     history.restore(part.buffers)
-    device = window._accumulator._device
-    micro_batch = part.micro_batch if device is None else to_device(part.micro_batch, device)
+    stage = window._accumulator._stage([part.micro_batch])
+    micro_batch = part.micro_batch if stage is None else stage.take(0)
     part.output = part.encode(window._accumulator.model, micro_batch)
 
 

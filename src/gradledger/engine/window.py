@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from gradledger.engine.batches.staging import Stage
 from gradledger.engine.dropping import Survivors
 from gradledger.engine.memory.recovering import Recovery, explain_out_of_memory, recovery_of_loader
 from gradledger.engine.record import Term, WindowRecord, kept_loss, read_losses
@@ -165,8 +164,7 @@ class Window:
         return self._visit()
 
     def _visit(self) -> Iterator[Any]:
-        device = self._accumulator._device
-        stage = None if device is None else Stage(self._micro_batches, device)
+        stage = self._accumulator._stage(self._micro_batches)
         for position in range(self._position + 1, self.num_micro_batches):
             self._advance(position)
             yield self._micro_batches[position] if stage is None else stage.take(position)

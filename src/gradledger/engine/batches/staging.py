@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,17 @@ class Stage:
     Args:
         micro_batches: The window's micro-batches, wherever they are.
         device: Where they are wanted; None leaves them.
+        announce: Called with each micro-batch that is handed out.
     """
 
-    def __init__(self, micro_batches: Sequence[Any], device: torch.device | None) -> None:
+    def __init__(
+        self,
+        micro_batches: Sequence[Any],
+        device: torch.device | None,
+        announce: Callable[[Any], None] | None = None,
+    ) -> None:
         self._micro_batches = micro_batches
+        self._announce = announce
         self._device = device
         self._ahead: tuple[int, Any] | None = None
         is_cuda = device is not None and device.type == "cuda"
@@ -30,8 +37,12 @@ class Stage:
 
     def take(self, position: int) -> Any:
         """The micro-batch at ``position``; the one after it is set on its way."""
-        if self._device is None:
-            return self._micro_batches[position]
+        micro_batch = self._micro_batches[position] if self._device is None else self._take_ahead(position)
+        if self._announce is not None:
+            self._announce(micro_batch)
+        return micro_batch
+
+    def _take_ahead(self, position: int) -> Any:
         micro_batch = self._ahead[1] if self._ahead and self._ahead[0] == position else self._copy(position)
         if self._stream is not None:
             self._hand_over(micro_batch)

@@ -132,6 +132,8 @@ def _checkpointed(kind: Any, in_segments: bool) -> Any:
 def _run(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
+    if torch.compiler.is_compiling():  # a compiled graph changes buffers once, whatever it computes again
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
     buffers = _Buffers(module)
     if buffers.are_there:
         forward = _Rerun(forward, buffers, _uncounted_in.get(module, nullcontext))

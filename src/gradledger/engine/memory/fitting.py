@@ -7,8 +7,9 @@ from collections.abc import Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from torch import Tensor, nn
+
 from gradledger.engine.batches.splitting import Samples, check_size
-from gradledger.engine.batches.staging import Stage
 from gradledger.engine.memory.limits import available_bytes
 from gradledger.engine.memory.measuring import Bench, optimizer_bytes
 from gradledger.engine.memory.remembering import RememberedSize, cache_key, recall, remember
@@ -81,12 +82,14 @@ class Sizes:
         accumulator = self._accumulator
         parameters, precision = accumulator._account.parameters, accumulator._precision
         precision.prepare(parameters)
+        if accumulator._compiled is not None and samples.num_samples > 1:
+            accumulator._compiled.expect_several()
         try:
             curve = measure_curve(
                 Bench(
                     accumulator.model,
                     parameters,
-                    on_device(loss_fn, accumulator._device),
+                    _staged(loss_fn, accumulator),
                     precision.autocast,
                     accumulator._saving,
                     accumulator._keeping,
@@ -113,6 +116,7 @@ class Sizes:
             accumulator._precision.accumulate_dtype,
             accumulator._checkpointing and accumulator._checkpointing.names,
             accumulator._account.host_gradients is not None,
+            accumulator._compiled is not None,
             getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__),
             type(cutting).__name__,
             samples.signature(),
@@ -129,8 +133,11 @@ def _still_fitting(found: RememberedSize | None, available: int) -> RememberedSi
     return replace(found, size=size) if size >= 1 else None
 
 
-def on_device(loss_fn: LossFunction, device: Any) -> LossFunction:
-    """The loss of a micro-batch that is moved to the device first."""
-    if device is None:
-        return loss_fn
-    return lambda model, micro_batch: loss_fn(model, Stage([micro_batch], device).take(0))
+def _staged(loss_fn: LossFunction, accumulator: Accumulator) -> LossFunction:
+    """The loss of a micro-batch that is brought to the device first, and announced."""
+
+    def staged_loss(model: nn.Module, micro_batch: Any) -> Tensor:
+        stage = accumulator._stage([micro_batch])
+        return loss_fn(model, micro_batch if stage is None else stage.take(0))
+
+    return staged_loss

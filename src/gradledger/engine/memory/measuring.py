@@ -6,8 +6,8 @@ import copy
 import time
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gradledger.engine.compiling import is_compiled, uncompiled
 from gradledger.engine.memory.limits import Snapshot, is_out_of_memory, release
 from gradledger.engine.replaying import LossFunction
 
@@ -29,7 +30,10 @@ Measured = TypeVar("Measured")
 class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Counts the bytes of tensors made while it is active, now and at the peak; works on fake tensors too.
 
-    Memory that one kernel allocates and frees within itself is not seen.
+    Memory that one kernel allocates and frees within itself is not seen. What is compiled runs uncompiled meanwhile.
+
+    Args:
+        tensors: Those that are there already and count as well.
 
     Example:
         >>> import torch
@@ -40,11 +44,25 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
         (8000, 8000)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.current_bytes = 0
         self.peak_bytes = 0
         self._known: dict[int, weakref.ref[Any]] = {}
+        self._uncompiled = ExitStack()
+        for tensor in tensors:
+            self._see(tensor, is_new=True)
+
+    def __enter__(self) -> MemoryTracker:
+        """Begin to count."""
+        self._uncompiled.enter_context(uncompiled())
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Count no more."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._uncompiled.close()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -154,6 +172,9 @@ class Bench:
 
     def _measured_seconds(self, micro_batch: Any) -> float:
         fastest, spent = float("inf"), 0.0
+        if is_compiled(self._model):  # the first run of a shape may compile
+            self.run(self._model, self._parameters, micro_batch)
+            self._clear()
         for _ in range(_MAX_REPEATS):
             start = time.perf_counter()
             self.run(self._model, self._parameters, micro_batch)

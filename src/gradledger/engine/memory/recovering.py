@@ -142,7 +142,7 @@ class Recovery:
         self._read_pieces = pieces
         self._pieces: Pieces | None = None
         self._beginning = Beginning(window, only_torch=True)
-        self._stage = Stage(window._micro_batches, window._accumulator._device)
+        self._stage = window._accumulator._stage(window._micro_batches) or Stage(window._micro_batches, None)
 
     def cut(self, size: int) -> None:
         """Begin with micro-batches of at most ``size``."""
