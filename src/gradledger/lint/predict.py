@@ -23,12 +23,13 @@ from gradledger.lint.machine.machine import (
 from gradledger.lint.machine.numbers import ASSUMED_STEPS, named, number_for
 from gradledger.lint.machine.readings import record_host_reads
 from gradledger.lint.machine.scope import Scope
+from gradledger.lint.machine.threads import TooManyGeneratorsError
 from gradledger.lint.machine.truth import Relevance
 from gradledger.lint.machine.values import Class, Function, Instance, Native, Value
 
-MAX_STEPS = 300_000
+MAX_STEPS = 200_000
 """Nodes that one run may evaluate."""
-MAX_STEPS_PER_FILE = 1_500_000
+MAX_STEPS_PER_FILE = 600_000
 MAX_WINDOW = 64
 
 
@@ -215,7 +216,7 @@ def _run_once(
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, GaveUpError):
+    if isinstance(error, GaveUpError | TooManyGeneratorsError):
         return str(error)
     return "it nests too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"
 
@@ -274,12 +275,19 @@ def _enter_function(machine: Machine, scope: Scope, target: _Target) -> None:
 
 
 def _call_as_epochs(machine: Machine, function: Function, args: list[Value], node: ast.AST) -> None:
-    """Call a function; once more with the same arguments where it is one pass over the data, as its callers will."""
+    """Call a function; once more with the same arguments where it is one pass over the data, as its callers will.
+
+    A function that makes its own optimizer is the whole training, and no pass of it.
+    """
+    book = machine.book
     given = _arguments(function, num_given=len(args))
     machine.call(function, args, given, node)
-    passes = sum(event.kind is EpochStart for event in machine.book.events)
-    if passes == 1 and all(optimizer.kind == "unknown" or args for optimizer in machine.book.optimizers):
-        machine.call(function, args, given, node)
+    if sum(event.kind is EpochStart for event in book.events) != 1:
+        return
+    end, num_optimizers = book.mark(), len(book.optimizers)
+    machine.call(function, args, given, node)
+    if len(book.optimizers) > num_optimizers:
+        del book.events[end:], book.optimizers[num_optimizers:]
 
 
 def _arguments(function: Value, num_given: int = 1) -> dict[str, Value]:

@@ -39,7 +39,7 @@ def check(books: Books) -> Iterator[Cause]:
 
 def _scaled_when_read(books: Books) -> Iterator[Cause]:
     for entry in books.entries:
-        if isinstance(entry, Metric) and entry.scale is not None and entry.scale != 1:
+        if isinstance(entry, Metric) and entry.scale not in (None, 1) and _is_meant_for_windows(books, entry.scale):
             yield Cause(
                 location=entry.location,
                 message=f"The loss reported here is {entry.scale:.4g} × the micro-batch's loss: it was scaled for the "
@@ -47,6 +47,21 @@ def _scaled_when_read(books: Books) -> Iterator[Cause]:
                 update=entry.update,
                 account=entry.account,
             )
+
+
+def _is_meant_for_windows(books: Books, scale: float) -> bool:
+    """Is a division by a window's size in it? Any other factor is the loss's own, as the half of a squared error."""
+    for series in books.series:
+        if not series.accumulates:
+            continue
+        inverse = 1 / max(series.usual_size, 1)
+        scales = {inverse}
+        for backward in (backward for window in series.closed for backward in window.consumed):
+            if any(math.isclose(factor, inverse, rel_tol=_TOLERANCE) for factor in backward.factors or ()):
+                scales.add(backward.scale or inverse)
+        if any(math.isclose(scale, one, rel_tol=_TOLERANCE) for one in scales):
+            return True
+    return False
 
 
 def _off_by_the_number_of_steps(books: Books) -> Iterator[Cause]:

@@ -41,7 +41,7 @@ def call_external(machine: Machine, function: External, args: Args, kwargs: Kwar
         return _deepspeed(machine, kwargs)
     if root == "apex" and last == "scale_loss":
         loss = args[0] if args else None
-        return Context("scale_loss", lambda: optimizers.scaler_method(machine, machine.apex, "scale", [loss], {}, node))
+        return Context("scale_loss", lambda: loss)  # what it multiplies by, it takes out of the gradients on leaving
     if root == "apex" and last == "initialize":
         return tuple(args) if len(args) > 1 else (args[0] if args else None)
     return MISSING

@@ -88,6 +88,8 @@ def trainer_method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kw
 
 def fit(machine: Machine, module: Instance, loader: Value, options: dict[str, Value], node: ast.AST) -> None:
     """The loop that ``Trainer.fit`` runs."""
+    trainer = Bag("lightning.Trainer", {"options": options, **_trainer_attributes(options)})
+    module.attributes["trainer"] = trainer
     configure(machine, module, node)
     if not isinstance(module.cls.lookup("training_step"), Function):
         return
@@ -102,8 +104,16 @@ def fit(machine: Machine, module: Instance, loader: Value, options: dict[str, Va
     for optimizer in module.attributes.get("__optimizers__", []):
         optimizers.zero(machine, optimizer, node)
     for epoch in range(epochs):
-        module.attributes["current_epoch"] = epoch
+        module.attributes["current_epoch"] = trainer.attributes["current_epoch"] = epoch
         _epoch(machine, module, loader, node, steps=_steps(options, epoch), manual=manual, clips=clips)
+
+
+def _trainer_attributes(options: dict[str, Value]) -> dict[str, Value]:
+    """What a module reads from ``self.trainer``."""
+    known: dict[str, Value] = {
+        name: options[name] for name in ("accumulate_grad_batches", "max_epochs", "max_steps") if name in options
+    }
+    return {"world_size": 1, "is_global_zero": True, "sanity_checking": False, "training": True, **known}
 
 
 def _steps(options: dict[str, Value], epoch: int) -> int:
@@ -138,7 +148,10 @@ def _epoch(
     length = loader.length if loader.length is not None else 2 * machine.window + 1
     length = min(length, 4 * max(steps, 3) + length % max(steps, 1))
     machine.record(EpochStart, node, num_micro_batches=length)
+    trainer = module.attributes["trainer"].attributes
+    trainer["num_training_batches"] = length
     for index in range(length):
+        trainer["is_last_batch"] = index == length - 1
         machine.loop_lines.append(getattr(node, "lineno", 0))
         last = index == length - 1
         if manual:

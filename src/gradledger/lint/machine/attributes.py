@@ -295,6 +295,8 @@ def _native_item(value: Any, key: Value) -> Value:
     except (IndexError, KeyError, TypeError, ValueError):
         pass
     elements = list(value.values()) if isinstance(value, dict) else value
+    if isinstance(key, int) and isinstance(value, list | tuple) and value:
+        return value[-1]  # how long both sides are was assumed, and not alike
     if isinstance(key, Unknown | Tensor) and elements and not isinstance(value, str):
         return elements[0] if not isinstance(key, Tensor) or key.shape == () else elements
     return numbers.named(key) if isinstance(key, str) else Unknown("item", True)

@@ -131,9 +131,26 @@ class _Writer:
         self.assumes = any(event.assumed for event in book.events)
 
     def entries(self) -> Iterable[Entry]:
-        for event in self.book.events:
-            for account, partial in self._accounts(event):
+        for position, event in enumerate(self.book.events):
+            accounts = self._accounts(event)
+            if event.kind is Backward and len(accounts) > 1 and self._is_guessed(event):
+                accounts = self._next_to_step(position, accounts)
+            for account, partial in accounts:
                 yield self._write(event, account, partial)
+
+    def _is_guessed(self, event: Event) -> bool:
+        """Of its graph only the whole model is known, not which of the accounts' parameters it reaches."""
+        return event.leaves is None or any(leaf.is_guess and leaf not in self.all_owned for leaf in event.leaves)
+
+    def _next_to_step(self, position: int, accounts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+        """Those of the accounts that step next, before another backward pass: a loss is meant for its step."""
+        stepping: set[str] = set()
+        for event in self.book.events[position + 1 :]:
+            if event.kind is Step and event.optimizer is not None:
+                stepping.add(self.names.get(event.optimizer, DEFAULT_ACCOUNT))
+            elif event.kind is Backward and stepping:
+                break
+        return [pair for pair in accounts if pair[0] in stepping] or accounts
 
     def _write(self, event: Event, account: str, partial: bool) -> Entry:
         fields = dict(event.fields)

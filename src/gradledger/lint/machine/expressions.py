@@ -203,14 +203,15 @@ def _compare(machine: Machine, node: ast.Compare, scope: Scope) -> Value:
     result: Value = True
     for op, right_node in zip(node.ops, node.comparators, strict=True):
         right = machine.evaluate(right_node, scope)
-        result = _compare_two(machine, op, left, right, node)
+        result = compare(machine, op, left, right, node)
         if result is False:
             return False
         left = right
     return result
 
 
-def _compare_two(machine: Machine, op: ast.cmpop, left: Value, right: Value, node: ast.AST) -> Value:
+def compare(machine: Machine, op: ast.cmpop, left: Value, right: Value, node: ast.AST) -> Value:
+    """``left op right``, for one comparison."""
     if isinstance(op, ast.Is | ast.IsNot):
         same = _identical(machine, left, right, node)
         return same if isinstance(op, ast.Is) or isinstance(same, Unknown) else not same

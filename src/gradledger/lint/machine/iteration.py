@@ -28,7 +28,9 @@ from gradledger.lint.machine.values import (
 if TYPE_CHECKING:
     from gradledger.lint.machine.machine import Machine
 
-_LOADER = re.compile(r"load|dl$|data|train|batch|iter|set$|queue|stream|chunks|samples|pbar|prog|tqdm|bar$", re.I)
+_LOADER = re.compile(
+    r"load|dl$|data|^train(ing)?(_\w)?$|batch|iter|set$|queue|stream|chunks|samples|pbar|prog|tqdm|bar$", re.I
+)
 _ELEMENTS_OF_UNKNOWN = 1
 
 

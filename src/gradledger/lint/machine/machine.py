@@ -12,7 +12,7 @@ from gradledger.lint.machine.book import Book, Event
 from gradledger.lint.machine.choices import Choices
 from gradledger.lint.machine.scope import Scope
 from gradledger.lint.machine.threads import Generators
-from gradledger.lint.machine.values import MISSING, Context, Leaf, Optimizer, Scaler, Unknown, Value
+from gradledger.lint.machine.values import MISSING, Context, Leaf, Optimizer, Unknown, Value
 
 MAX_DEPTH = 60
 
@@ -80,8 +80,8 @@ class Machine:
         self.window = window
         self.deepest_backward = -1
         self.num_calls = 0
+        self.handlers: list[frozenset[str] | None] = []
         self.stacks: dict[int, list[Value]] = {}
-        self.apex = Scaler()
         self.sync_flag = True
         self.assumed_length = False
         self.left_early = False
@@ -143,7 +143,15 @@ class Machine:
         """The elements of anything, one at a time."""
         from gradledger.lint.machine.iteration import iterate
 
-        return iterate(self, value, node)
+        for element in iterate(self, value, node):
+            self.tick()  # an endless source must not be read for ever
+            yield element
+
+    def builtin(self, name: str) -> Value:
+        """One of Python's own functions."""
+        from gradledger.lint.python.builtins import BUILTINS
+
+        return BUILTINS[name]
 
     def record(
         self,

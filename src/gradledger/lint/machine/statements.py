@@ -12,6 +12,7 @@ from gradledger.lint.machine.contexts import enter, leave
 from gradledger.lint.machine.expressions import binary, default_values
 from gradledger.lint.machine.loops import run_for, run_while
 from gradledger.lint.machine.machine import BreakLoop, ContinueLoop, EndOfProgram, GaveUpError, Raised, ReturnValue
+from gradledger.lint.machine.patterns import run_match
 from gradledger.lint.machine.scope import Scope
 from gradledger.lint.machine.values import Class, External, Function, Grad, Leaf, Tensor, Unknown, Value
 from gradledger.lint.torch import tensors
@@ -244,41 +245,58 @@ def _return(machine: Machine, node: ast.Return, scope: Scope) -> None:
 
 def _raise(machine: Machine, node: ast.Raise, scope: Scope) -> None:
     name = "Exception" if node.exc is None else ast.unparse(node.exc).partition("(")[0]
+    if name in _MISTAKES and not any(_catches(handled, name) for handled in machine.handlers):
+        return  # a guard against a mistake: that it strikes comes from something assumed here, not from the program
     raise Raised(name)
 
 
+_MISTAKES = frozenset(
+    {
+        "ValueError", "RuntimeError", "TypeError", "NotImplementedError", "AssertionError", "Exception", "ImportError",
+        "AttributeError", "KeyError", "FileNotFoundError", "OSError", "EnvironmentError", "ModuleNotFoundError",
+    }
+)  # fmt: skip
+_GENERAL = frozenset({"Exception", "BaseException"})
+
+
 def _try(machine: Machine, node: ast.Try, scope: Scope) -> None:
+    handled = [_handled(handler) for handler in node.handlers]
+    num_outer = len(machine.handlers)
     try:
         try:
+            machine.handlers += handled
             machine.execute(node.body, scope)
         except Raised as error:
-            handler = _handler_for(node, error.name)
+            del machine.handlers[num_outer:]
+            handler = next(
+                (one for one, names in zip(node.handlers, handled, strict=True) if _catches(names, error.name)), None
+            )
             if handler is None:
                 raise
             if handler.name:
                 scope.set(handler.name, Unknown(error.name))
             machine.execute(handler.body, scope)
         else:
+            del machine.handlers[num_outer:]
             machine.execute(node.orelse, scope)
     except GaveUpError:
         raise
     except BaseException:
+        del machine.handlers[num_outer:]
         machine.execute(node.finalbody, scope)
         raise
     machine.execute(node.finalbody, scope)
 
 
-_GENERAL = {"Exception", "BaseException"}
+def _handled(handler: ast.ExceptHandler) -> frozenset[str] | None:
+    """The exceptions that a handler catches; None: all."""
+    if handler.type is None:
+        return None
+    return frozenset(part.rpartition(".")[2] for part in ast.unparse(handler.type).strip("()").split(", "))
 
 
-def _handler_for(node: ast.Try, name: str) -> ast.ExceptHandler | None:
-    for handler in node.handlers:
-        if handler.type is None:
-            return handler
-        caught = {part.rpartition(".")[2] for part in ast.unparse(handler.type).strip("()").split(", ")}
-        if name.rpartition(".")[2] in caught or caught & _GENERAL:
-            return handler
-    return None
+def _catches(handled: frozenset[str] | None, name: str) -> bool:
+    return handled is None or name.rpartition(".")[2] in handled or bool(handled & _GENERAL)
 
 
 def _import(machine: Machine, node: ast.Import, scope: Scope) -> None:
@@ -320,23 +338,7 @@ def _continue(machine: Machine, node: ast.Continue, scope: Scope) -> None:
 
 
 def _match(machine: Machine, node: ast.Match, scope: Scope) -> None:
-    subject = machine.evaluate(node.subject, scope)
-    for case in node.cases:
-        pattern = case.pattern
-        if isinstance(pattern, ast.MatchValue):
-            if machine.evaluate(pattern.value, scope) != subject:
-                continue
-        elif isinstance(pattern, ast.MatchSingleton):
-            if pattern.value is not subject:
-                continue
-        elif isinstance(pattern, ast.MatchAs) and pattern.pattern is None:
-            if pattern.name:
-                scope.set(pattern.name, subject)
-        else:
-            continue
-        if case.guard is None or machine.truth(machine.evaluate(case.guard, scope), case.guard):
-            machine.execute(case.body, scope)
-            return
+    run_match(machine, node, scope)
 
 
 STATEMENTS: dict[type[ast.AST], Callable[[Any, Any, Scope], None]] = {

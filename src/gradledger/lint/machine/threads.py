@@ -6,33 +6,43 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+MAX_NESTED = 60
+"""Generators that may wait for one another."""
+MAX_LIVE = 400
+"""Generators that may stand begun and unfinished."""
+
 
 class _StopGenerator(BaseException):
     """Ends a generator that nobody reads any more."""
+
+
+class TooManyGeneratorsError(Exception):
+    """The program makes generators without end."""
 
 
 class Generators:
     """The generators of one machine; :meth:`close` ends those that were not read to their end."""
 
     def __init__(self) -> None:
-        self._live: set[GeneratorThread] = set()
+        self.live: set[GeneratorThread] = set()
+        self.num_nested = 0
 
     def start(self, body: Callable[[GeneratorThread], None]) -> GeneratorThread:
         """A generator whose body calls ``hand_over`` for each element."""
-        return GeneratorThread(body, self._live)
+        return GeneratorThread(body, self)
 
     def close(self) -> None:
         """End what is still running."""
-        for generator in list(self._live):
+        for generator in list(self.live):
             generator.close()
 
 
 class GeneratorThread(Iterator[Any]):
     """Runs ``body`` as far as its next element whenever one is asked for."""
 
-    def __init__(self, body: Callable[[GeneratorThread], None], live: set[GeneratorThread]) -> None:
+    def __init__(self, body: Callable[[GeneratorThread], None], kin: Generators) -> None:
         self._body = body
-        self._live = live
+        self._kin = kin
         self._resume = threading.Semaphore(0)
         self._ready = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
@@ -44,13 +54,17 @@ class GeneratorThread(Iterator[Any]):
     def __next__(self) -> Any:
         if self._finished:
             raise StopIteration
+        if self._kin.num_nested >= MAX_NESTED or len(self._kin.live) >= MAX_LIVE:
+            raise TooManyGeneratorsError("it makes too many generators")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True)
-            self._live.add(self)
+            self._kin.live.add(self)
             self._thread.start()
         else:
             self._resume.release()
+        self._kin.num_nested += 1
         self._ready.acquire()
+        self._kin.num_nested -= 1
         if self._finished:
             self._thread.join()
             if self._error is not None:
@@ -83,5 +97,5 @@ class GeneratorThread(Iterator[Any]):
             self._error = error
         finally:
             self._finished = True
-            self._live.discard(self)
+            self._kin.live.discard(self)
             self._ready.release()

@@ -37,6 +37,7 @@ GRADIENT_WORDS = frozenset(
     ]
 )
 _ROLE_NAMES = re.compile(r"sched|scaler|optim|sync|boundary|is_last|do_step|should_step|update_now|accum", re.I)
+_RARELY = re.compile(r"resum|exists|is_?file|is_?dir|restore|dry_?run|debug|_only$|trained", re.I)
 _OBJECTS = re.compile(r"optim|model|net$|loader|criterion|loss_f|dataset|^self$", re.I)
 
 
@@ -122,9 +123,15 @@ def _chosen(machine: Machine, flag: str, default: bool, varying: bool, branch: a
     if isinstance(branch, ast.If):
         if _leaves_by_force(branch.body, varying):
             return False
+        default = default and not _is_exceptional(flag, branch.body)
         if not machine.relevance.matters(branch):
             return default
     return machine.choices.truth(flag, default=default, varying=varying)
+
+
+def _is_exceptional(flag: str, body: list[ast.stmt]) -> bool:
+    """Is it what a run rarely does, so that the first one should not: to resume, to leave early?"""
+    return _RARELY.search(flag) is not None or isinstance(body[-1], ast.Continue | ast.Break | ast.Return)
 
 
 def _leaves_by_force(body: list[ast.stmt], varying: bool) -> bool:

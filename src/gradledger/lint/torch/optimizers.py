@@ -142,7 +142,7 @@ def role_call(machine: Machine, function: Unknown, node: ast.Call, args: Args, k
     ):
         return optimizer_method(machine, optimizer_of(machine, receiver), name, args, kwargs, node)
     if isinstance(receiver.role, Scheduler) or (_SCHEDULER_NAME.search(owner) and name in ("step", "step_update")):
-        return scheduler_method(machine, scheduler_of(receiver), "step", args, kwargs, node)
+        return scheduler_method(machine, scheduler_of(receiver), name, args, kwargs, node)
     if isinstance(receiver.role, Scaler) or (_SCALER_NAME.search(owner) and name in _SCALER_METHODS):
         return scaler_method(machine, scaler_of(receiver), name, args, kwargs, node)
     if name == "backward" and receiver.hint == "window":
@@ -257,7 +257,7 @@ def new_scheduler(machine: Machine, kind: str, args: Args, kwargs: Kwargs, node:
 
 
 def _horizon(kind: str, args: Args, kwargs: Kwargs) -> int | None:
-    positional = {"CosineAnnealingLR": 1, "LinearLR": None, "PolynomialLR": 1}.get(kind)
+    positional = {"CosineAnnealingLR": 1, "LinearLR": 3, "PolynomialLR": 1, "ConstantLR": 2}.get(kind)
     values = [kwargs.get(name) for name in _HORIZONS]
     if kind == "OneCycleLR" and "total_steps" not in kwargs:
         epochs, steps = kwargs.get("epochs"), kwargs.get("steps_per_epoch")
@@ -267,8 +267,6 @@ def _horizon(kind: str, args: Args, kwargs: Kwargs) -> int | None:
         values.append(args[2] if len(args) > 2 else None)
     if positional is not None and len(args) > positional:
         values.append(args[positional])
-    if kind in ("LinearLR", "ConstantLR", "CosineAnnealingWarmRestarts", "StepLR"):
-        return None
     return next((int(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)), None)
 
 
