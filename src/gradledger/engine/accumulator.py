@@ -34,6 +34,7 @@ from gradledger.engine.closing import (
 )
 from gradledger.engine.compiling import Compile, compiled_model
 from gradledger.engine.coupled import CoupledLoss, Encoder, MicroBatchSize, update_coupled
+from gradledger.engine.graphs.updates import graphed_updates
 from gradledger.engine.grouping import Filling, FixedSamples, FixedSteps, Steps, Tail, check_steps, check_tail, group
 from gradledger.engine.horizon import known_length
 from gradledger.engine.memory.accounting import GradientBytes, gradient_bytes
@@ -86,6 +87,8 @@ class Accumulator:
             do not fit beside the activations.
         compile: Compile the model's calls with ``torch.compile``, once for full micro-batches and tails; True, or a
             mapping of its arguments. The model is as it was when the accumulator is gone.
+        cuda_graph: Capture forward and backward of a micro-batch of :meth:`update` as a CUDA graph, and replay it. What
+            ``loss_fn`` reads beside the tensors of the micro-batch is fixed by the capture.
         sync: Over several ranks, when gradients are reduced: ``"last"`` once, with the window's last micro-batch;
             ``"every"`` with each one. ``"auto"`` is ``"last"``. ``"none"``: each rank trains a model of its own.
         fused: Whether the optimizer is switched to torch's fused implementation, the same step in one pass over the
@@ -130,6 +133,7 @@ class Accumulator:
         checkpointing: CheckpointingChoice = False,
         offload: Offload | None = None,
         compile: Compile = False,
+        cuda_graph: bool = False,
         sync: Sync = "auto",
         fused: bool | None = None,
     ) -> None:
@@ -171,6 +175,7 @@ class Accumulator:
         self._together = find_ranks(model, self._account, self._weights, sync)
         if self._together is not None:
             self._together.check_supported(self, needs_closure=needs_closure(optimizer))
+        self._graphs = graphed_updates(self, cuda_graph)
         self.totals: dict[str, float] = {}
 
     def windows(
@@ -287,6 +292,8 @@ class Accumulator:
             if needs_closure(self.optimizer):
                 window._replay_with(loss_fn, make_recovery)
             else:
+                if self._graphs is not None:
+                    self._graphs.begin(window, loss_fn)
                 make_recovery().run(loss_fn)
         learned.succeed()
         return window

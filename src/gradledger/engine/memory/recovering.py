@@ -141,6 +141,7 @@ class Recovery:
         self._window = window
         self._read_pieces = pieces
         self._pieces: Pieces | None = None
+        self._graphs = window._accumulator._graphs
         self._beginning = Beginning(window, only_torch=True)
         self._stage = window._accumulator._stage(window._micro_batches) or Stage(window._micro_batches, None)
 
@@ -184,17 +185,20 @@ class Recovery:
         self._go_on_after(_Failure(False, error), self._window._position)
 
     def _attempt(self, position: int, loss_fn: LossFunction) -> _Failure | None:
-        loss = None
+        loss = micro_batch = None
         in_forward = True
         try:
-            loss = loss_fn(self._window._accumulator.model, self._stage.take(position))
+            micro_batch = self._stage.take(position)
+            if self._graphs is not None and self._graphs.replay(self._window, micro_batch):
+                return None
+            loss = loss_fn(self._window._accumulator.model, micro_batch)
             in_forward = False
             self._window.backward(loss)
         except Exception as error:
             if not is_out_of_memory(error):
                 self._mention_size(error, position)
                 raise
-            loss = None
+            loss = micro_batch = None
             return _Failure(in_forward, error)
         return None
 

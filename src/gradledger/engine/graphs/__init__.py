@@ -1,0 +1,1 @@
+"""CUDA graphs: forward and backward of one micro-batch, captured once and replayed over the windows of ``update``."""
