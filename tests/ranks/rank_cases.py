@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def sample_mean(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     return (model(inputs).square().sum((1, 2)) + inputs.sum((1, 2)) * model(inputs)[:, 0, 0]).mean()
 
 
-def loaders(num_ranks: int, *, lengths: tuple[int, ...] = (7, 5, 2), ignored: float = 0.3) -> list[list[Any]]:
+def loaders(num_ranks: int, *, lengths: tuple[int, ...] = (7, 5, 2, 4), ignored: float = 0.3) -> list[list[Any]]:
     """Micro-batches of each rank: unlike numbers of them, of unlike numbers of samples and tokens."""
     generator = torch.Generator().manual_seed(5)
     sizes = (4, 1, 3, 2, 5, 2, 6)
@@ -96,7 +97,10 @@ def shard_whole(model: nn.Module) -> nn.Module:
 
 
 def shard_with_replicas(model: nn.Module) -> nn.Module:
-    return fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("r", "s")))
+    """Two ranks share each copy of the model where they are four; else each has one."""
+    num_ranks = dist.get_world_size()
+    shape = (2, 2) if num_ranks == 4 else (num_ranks, 1)
+    return fully_shard(model, mesh=init_device_mesh("cpu", shape, mesh_dim_names=("replicas", "shards")))
 
 
 def full(parameter: Tensor) -> Tensor:
@@ -132,9 +136,21 @@ class Seen:
     weights: list[float]
     oracle: list[tuple[float, float]]
     num_reductions: list[int]
+    num_between_copies: list[int]
     ledger: str
     entries: Ledger
     parameters: Tensor
+
+
+def check_exact(seen: list[Any]) -> None:
+    """On every rank the same bits, which are those of the oracle but for rounding."""
+    assert all(not isinstance(each, str) for each in seen), seen
+    for each in seen:
+        assert each.distance < 1e-12
+        assert [loss for loss, _ in each.oracle] == pytest.approx(each.losses, rel=1e-12)
+        assert [norm for _, norm in each.oracle] == pytest.approx(each.norms, rel=1e-12)
+        assert torch.equal(each.parameters, seen[0].parameters)
+        assert (each.losses, each.norms, each.weights) == (seen[0].losses, seen[0].norms, seen[0].weights)
 
 
 class Exact:
@@ -181,7 +197,8 @@ class Exact:
         parameters = torch.cat([p.detach().reshape(-1) for p in result.parameters()])
         books = Ledger(list(accumulator.ledger))
         distance = relative_distance(result, plain)
-        return Seen(distance, losses, norms, weights, oracle, num_reductions, books.text(), books, parameters)
+        counted = tuple(map(list, zip(*num_reductions, strict=True)))
+        return Seen(distance, losses, norms, weights, oracle, *counted, books.text(), books, parameters)
 
 
 def split_terms(window: gradledger.Window, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
@@ -204,14 +221,16 @@ def skip_empty(window: gradledger.Window, model: nn.Module, inputs: Tensor, labe
 
 
 class Counter:
-    """Counts gradient reductions."""
+    """Counts gradient reductions; the all-reduce between the copies of a sharded model comes on top of its own."""
 
     def __init__(self) -> None:
         self.num_reductions = 0
+        self.num_between_copies = 0
 
-    def pop(self) -> int:
-        number, self.num_reductions = self.num_reductions, 0
-        return number
+    def pop(self) -> tuple[int, int]:
+        numbers = self.num_reductions, self.num_between_copies
+        self.num_reductions = self.num_between_copies = 0
+        return numbers
 
 
 def count_reductions(model: nn.Module) -> Counter:
@@ -240,3 +259,10 @@ def count_reduce_scatters(counter: Counter) -> None:
         return reduce_scatter(*arguments, **options)
 
     dist.reduce_scatter_single = counting
+    all_reduce = dist.all_reduce
+
+    def counting_copies(*arguments: Any, **options: Any) -> Any:
+        counter.num_between_copies += 1
+        return all_reduce(*arguments, **options)
+
+    dist.all_reduce = counting_copies

@@ -5,8 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rank_cases import IGNORED, Tagger, global_windows, loaders, make, replicate, token_mean, whole
+from rank_cases import (
+    IGNORED,
+    Tagger,
+    global_windows,
+    loaders,
+    make,
+    replicate,
+    shard_whole,
+    shard_with_replicas,
+    token_mean,
+    whole,
+)
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 import gradledger
 from engine.oracle import relative_distance, train_on_whole_batches
@@ -120,7 +132,6 @@ class Refused:
         model, plain = make(self.wrap)
         batch = loaders(num_ranks)[rank][0]
         adam = torch.optim.Adam(model.parameters())
-        static = replicate(make(lambda model: model)[0], static_graph=True)
         half = torch.optim.Adam(list(model.parameters())[:2])
         stray = torch.optim.Adam([*model.parameters(), nn.Parameter(torch.zeros(2))])
         lbfgs = torch.optim.LBFGS(model.parameters())
@@ -130,7 +141,7 @@ class Refused:
             "unwrapped": error_of(lambda: make_it(plain, torch.optim.Adam(plain.parameters()))),
             "alone": error_of(lambda: make_it(plain, torch.optim.Adam(plain.parameters()), sync="none")),
             "wrapped alone": error_of(lambda: make_it(model, adam, sync="none")),
-            "static": error_of(lambda: make_it(static, torch.optim.Adam(static.parameters()))),
+            "comparison": error_of(lambda: make_it(model, adam, compare_ranks_every=-1)),
             "sync": error_of(lambda: make_it(model, adam, sync="often")),
             "half owned": error_of(lambda: make_it(model, half)),
             "stray": error_of(lambda: make_it(model, stray)),
@@ -191,21 +202,79 @@ class AroundTheWrapper:
 
 
 class Drifting:
-    """One rank's gradients are changed after the reduction: noticed."""
+    """One rank's gradients are changed after the reduction: noticed when ranks are compared next."""
 
-    def __call__(self, rank: int, num_ranks: int) -> str:
-        model, _ = make(replicate)
-        accumulator = accumulate(model)
+    def __init__(self, change: Any, *, update: int = 0, wrap: Any = replicate, **options: Any) -> None:
+        self.change = change
+        self.update = update
+        self.wrap = wrap
+        self.options = options
+
+    def __call__(self, rank: int, num_ranks: int) -> tuple[int, str]:
+        model, _ = make(self.wrap)
+        accumulator = accumulate(model, **self.options)
 
         def run() -> None:
-            for window in accumulator.windows(loaders(num_ranks)[rank], steps=3):
-                with window:
-                    for inputs, labels in window:
-                        window.backward(token_mean(model, inputs, labels))
-                    if rank == 1:
-                        model.module.head.bias.grad.mul_(2)
+            for _ in range(2):
+                for window in accumulator.windows(loaders(num_ranks)[rank], steps=3):
+                    with window:
+                        for inputs, labels in window:
+                            window.backward(token_mean(model, inputs, labels))
+                        if rank == 1 and accumulator.num_updates == self.update:
+                            self.change(whole_gradient(model))
 
-        return error_of(run)
+        error = error_of(run)
+        return accumulator.num_updates, error
+
+
+def whole_gradient(model: nn.Module) -> torch.Tensor:
+    """The gradient of a parameter, or this rank's part of it."""
+    gradient = next(model.parameters()).grad
+    assert gradient is not None
+    return gradient.to_local() if hasattr(gradient, "to_local") else gradient
+
+
+def double(gradient: torch.Tensor) -> None:
+    gradient.mul_(2)
+
+
+def turn(gradient: torch.Tensor) -> None:
+    gradient.neg_()
+
+
+class Costs:
+    """What is held in the middle of a window, beside what was stated; for each kind of wrapping and choice."""
+
+    def __call__(self, rank: int, num_ranks: int) -> dict[str, tuple[str, int, int]]:
+        found = {}
+        for name, wrap in (("ddp", replicate), ("fsdp2", shard_whole), ("hsdp", shard_with_replicas)):
+            for sync in ("last", "every"):
+                model, _ = make(wrap)
+                accumulator = accumulate(model, sync=sync)
+                held = before = 0
+                for window in accumulator.windows(loaders(num_ranks, lengths=(3,) * num_ranks)[rank], steps=3):
+                    with window:
+                        for inputs, labels in window:
+                            window.backward(token_mean(model, inputs, labels))
+                            held, before = held_gradients(model), held
+                cost = accumulator.sync_cost
+                assert cost is not None
+                found[f"{name}, {sync}"] = str(cost), cost.held_bytes, before - cost.gradient_bytes // cost.num_shards
+        return found
+
+
+def held_gradients(model: nn.Module) -> int:
+    """The bytes of this rank's gradients, whole ones that wait for their reduction among them."""
+    tensors = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            for group in module._get_fsdp_state()._fsdp_param_groups:
+                for parameter in group.fsdp_params:
+                    unsharded = getattr(parameter, "_unsharded_param", None)
+                    tensors += [parameter.unsharded_accumulated_grad, parameter.sharded_param.grad]
+                    tensors += [] if unsharded is None else [unsharded.grad]
+    local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors if t is not None]
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in local}.values())
 
 
 class NoData:
@@ -242,6 +311,14 @@ class Switched(Tagger):
         if is_deep.any():
             hidden = torch.where(is_deep, torch.tanh(self.hidden(hidden)), hidden)
         return self.head(hidden)
+
+
+class Idle(Tagger):
+    """Has a layer that no forward uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Linear(2, 2)
 
 
 class Normed(Tagger):

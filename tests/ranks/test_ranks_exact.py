@@ -4,6 +4,7 @@ import pytest
 import torch
 from rank_cases import (
     Exact,
+    check_exact,
     divided_sum,
     replicate,
     sample_mean,
@@ -14,7 +15,7 @@ from rank_cases import (
     split_terms,
     two_forwards,
 )
-from rank_faults import Normed, Switched
+from rank_faults import Drifting, Idle, Normed, Switched, double, turn
 from spawning import run_on_ranks
 
 from gradledger.ledger import balance_of
@@ -27,6 +28,18 @@ def finding_unused(model):
 
 def with_views(model):
     return replicate(model, gradient_as_bucket_view=True)
+
+
+def static(model):
+    return replicate(model, static_graph=True)
+
+
+def compiled_inside(model):
+    return replicate(torch.compile(model, backend="eager"))
+
+
+def compiled_shards(model):
+    return torch.compile(shard_whole(model), backend="eager")
 
 
 def compiled(model):
@@ -52,7 +65,11 @@ CASES = {
     "two forwards": Exact(step=two_forwards),
     "unused parameters": Exact(finding_unused, model=Switched),
     "buffers": Exact(model=Normed),
+    "static graph": Exact(static, clip_norm=0.05),
+    "static graph, every": Exact(static, sync="every", steps=1),
+    "static graph, idle layer": Exact(static, model=Idle),
     "compiled": Exact(compiled),
+    "compiled inside": Exact(compiled_inside),
     "checkpointed": Exact(checkpointing=is_linear, clip_norm=0.05),
     "sharded, checkpointed": Exact(shard, checkpointing=is_linear),
     "compiled by the accumulator": Exact(compile={"backend": "eager"}),
@@ -68,32 +85,44 @@ CASES = {
     "sharded, nan without weight": Exact(shard, loss_fn=divided_sum, empty=True),
     "sharded, two terms": Exact(shard, step=split_terms),
     "sharded with replicas": Exact(shard_with_replicas, clip_norm=0.05),
+    "sharded and compiled": Exact(compiled_shards),
+}
+DRIFTING = {
+    "doubled": Drifting(double),
+    "turned": Drifting(turn),
+    "later": Drifting(turn, update=4, compare_ranks_every=2),
+    "between": Drifting(turn, update=3, compare_ranks_every=2),
+    "never compared": Drifting(turn, compare_ranks_every=0),
 }
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["two ranks", "three ranks"])
 def results(request):
-    return run_on_ranks(request.param, CASES)
+    return run_on_ranks(request.param, {**CASES, **DRIFTING})
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_parameters_are_those_of_whole_batches(results, name):
-    seen = results[name]
-    assert all(not isinstance(each, str) for each in seen), seen
-    for each in seen:
-        assert each.distance < 1e-12
-        assert [loss for loss, _ in each.oracle] == pytest.approx(each.losses, rel=1e-12)
-        assert [norm for _, norm in each.oracle] == pytest.approx(each.norms, rel=1e-12)
-        assert torch.equal(each.parameters, seen[0].parameters)
-        assert (each.losses, each.norms, each.weights) == (seen[0].losses, seen[0].norms, seen[0].weights)
+    check_exact(results[name])
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CASES if name not in ("every", "two forwards") and "sharded" not in name]
+    "name",
+    [
+        name
+        for name in CASES
+        if "static" not in name and name not in ("every", "two forwards") and "sharded" not in name
+    ],
 )
 def test_a_window_has_one_reduction(results, name):
     for each in results[name]:
         assert set(each.num_reductions) == {1}
+
+
+def test_a_static_graph_is_learnt_by_one_reduction_more(results):
+    for name in ("static graph", "static graph, idle layer"):
+        for each in results[name]:
+            assert each.num_reductions == [2, 1, 1, 1, 1, 1]
 
 
 def test_a_window_has_one_reduction_of_each_sharded_module(results):
@@ -122,3 +151,18 @@ def test_the_ledger_shows_reductions_and_windows_without_data(results):
     first, second = (each.ledger for each in results["plain"][:2])
     assert first == "( B B B R S Z B B B R S Z B R S Z ) ( B B B R S Z B B B R S Z B R S Z )"
     assert second == "( B B B R S Z B B R S Z B R S Z ) ( B B B R S Z B B R S Z B R S Z )"
+
+
+@pytest.mark.parametrize("name", ["doubled", "turned", "later"])
+def test_gradients_that_differ_between_ranks_are_noticed_by_all(results, name):
+    which = "between ranks" if len(results[name]) == 2 else "on rank 1 from the others"
+    for num_updates, error in results[name]:
+        assert num_updates == DRIFTING[name].update
+        assert error.startswith(f"UserError: the gradients differ {which} after the reduction (norms: rank 0 ")
+
+
+def test_what_went_wrong_between_comparisons_shows_in_the_parameters(results):
+    for num_updates, error in results["between"]:
+        assert num_updates == 4
+        assert error.startswith("UserError: the parameters differ ")
+    assert [error for _, error in results["never compared"]] == [""] * len(results["never compared"])

@@ -8,7 +8,6 @@ from rank_cases import shard
 from rank_faults import (
     AroundTheWrapper,
     BySamples,
-    Drifting,
     FailingLoader,
     Fault,
     NoData,
@@ -38,7 +37,6 @@ CASES = {
     "all leave": Fault(leave, position=1, everywhere=True),
     "refused": Refused(),
     "around": AroundTheWrapper(),
-    "drifting": Drifting(),
     "update": Update(),
     "by samples": BySamples(),
     "no data": NoData(),
@@ -111,7 +109,7 @@ def test_a_micro_batch_without_backward_does_not_hold_the_others_up(results):
         ("unwrapped", "nothing in the model reduces gradients over them"),
         ("wrapped alone", "sync='none' is for models that each rank trains alone"),
         ("sync", "sync='often': choose one of"),
-        ("static", "DistributedDataParallel(static_graph=True) cannot hold gradients back"),
+        ("comparison", "compare_ranks_every=-1 must be a whole number of updates"),
         ("half owned", "reduced over ranks, but the optimizer does not own them"),
         ("stray", "the optimizer owns 1 parameters that are not reduced over ranks"),
         ("closure", "LBFGS, which evaluates the loss again, is not supported over 2 ranks"),
@@ -144,7 +142,6 @@ def test_ranks_may_train_models_of_their_own(results):
     ("name", "message"),
     [
         ("around", "the loss was not computed through the model that reduces gradients over ranks"),
-        ("drifting", "the gradients differ between ranks after their reduction (norms: rank 0"),
         ("no data", "rank 1 has never had a micro-batch"),
     ],
 )

@@ -130,6 +130,7 @@ def test_the_command_shows_and_writes_one_run(results, folder):
     assert (status, err, other) == (0, "", (0, "", ""))
     assert "2 ranks × micro-batches of 5 × 3 = effective batch 30, tail keep, 2 epochs, 6 updates" in out
     assert "Effective batch  2 ranks × 5 samples × 3 micro-batches = 30 samples" in out
+    assert "Reduction        sync='last': one all-reduce a window, each of 2 ranks sends 664 bytes" in out
     assert "All 6 updates balance" in out
     files = {path.name for path in (folder / "runs" / "one").iterdir()}
     assert files == {

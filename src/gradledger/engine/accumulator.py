@@ -44,6 +44,7 @@ from gradledger.engine.memory.offloading import Offload, host_gradients
 from gradledger.engine.memory.recovering import Pieces, Recovery
 from gradledger.engine.memory.sizing import BySamples, Cutting
 from gradledger.engine.norms import BatchNormStatistics, pooled_statistics
+from gradledger.engine.parallel.cost import SyncCost
 from gradledger.engine.parallel.together import Sync, find_ranks
 from gradledger.engine.precision import Precision
 from gradledger.engine.record import WindowRecord
@@ -90,7 +91,10 @@ class Accumulator:
         cuda_graph: Capture forward and backward of a micro-batch of :meth:`update` as a CUDA graph, and replay it. What
             ``loss_fn`` reads beside the tensors of the micro-batch is fixed by the capture.
         sync: Over several ranks, when gradients are reduced: ``"last"`` once, with the window's last micro-batch;
-            ``"every"`` with each one. ``"auto"`` is ``"last"``. ``"none"``: each rank trains a model of its own.
+            ``"every"`` with each one. ``"auto"`` is ``"last"``, unless whole gradients of a sharded model would take
+            over half of the memory there is. ``"none"``: each rank trains a model of its own. See :attr:`sync_cost`.
+        compare_ranks_every: Over several ranks, updates between comparisons of the ranks' gradients and parameters,
+            which are compared in the first three updates too; 0: never.
         fused: Whether the optimizer is switched to torch's fused implementation, the same step in one pass over the
             memory. None: where it was made with neither ``fused=`` nor ``foreach=`` and torch has the kernels. False
             leaves it as it is.
@@ -135,6 +139,7 @@ class Accumulator:
         compile: Compile = False,
         cuda_graph: bool = False,
         sync: Sync = "auto",
+        compare_ranks_every: int = 100,
         fused: bool | None = None,
     ) -> None:
         _check_type("model", model, nn.Module)
@@ -172,7 +177,7 @@ class Accumulator:
         self._open_window: Window | None = None
         self._hooks: list[Callable[[Window], Any]] = []
         self._sizes = Sizes(self)
-        self._together = find_ranks(model, self._account, self._weights, sync)
+        self._together = find_ranks(model, self._account, self._weights, sync, compare_ranks_every)
         if self._together is not None:
             self._together.check_supported(self, needs_closure=needs_closure(optimizer))
         self._graphs = graphed_updates(self, cuda_graph)
@@ -422,6 +427,18 @@ class Accumulator:
             is_offloaded=self._account.host_gradients is not None,
             is_dropping=self._policy.non_finite == "drop-micro-batch",
         )
+
+    @property
+    def sync_cost(self) -> SyncCost | None:
+        """When the ranks reduce gradients, and the memory and traffic it takes; reads well printed. None: one process.
+
+        Example:
+            >>> import torch
+            >>> model = torch.nn.Linear(100, 100)
+            >>> print(Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1)).sync_cost)
+            None
+        """
+        return None if self._together is None else self._together.cost
 
     @property
     def num_carried(self) -> int:

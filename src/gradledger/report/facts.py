@@ -145,7 +145,9 @@ def confusion_of(run: Run) -> Confusion | None:
 def environment(run: Run) -> list[tuple[str, str]]:
     """Task, device and versions."""
     summary = run.summary
-    pairs = [(name, str(summary[name])) for name in ("task", "device", "exit") if summary.get(name) is not None]
+    pairs = [
+        (name, str(summary[name])) for name in ("task", "device", "reduction", "exit") if summary.get(name) is not None
+    ]
     versions = summary.get("versions")
     if isinstance(versions, Mapping):
         pairs += [(str(name), str(version)) for name, version in versions.items()]

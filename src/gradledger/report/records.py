@@ -77,7 +77,7 @@ _FIELDS: dict[str, dict[str, Check]] = {
     "summary": {
         "task": _is_text, "class_names": _are_texts, "effective_batch": _are_named_numbers, "num_updates": _is_count,
         "num_epochs": _is_count, "seconds": _are_named_numbers, "peak_memory_bytes": _is_number, "device": _is_text,
-        "versions": _is_mapping, "exit": _is_text,
+        "versions": _is_mapping, "exit": _is_text, "reduction": _is_text,
     },
 }  # fmt: skip
 

@@ -45,6 +45,7 @@ class FaultyPasses:
         self.ledger = Ledger()
         self.num_updates = 0
         self.num_micro_batches = 0
+        self.reduction: str | None = None  # one process
 
     def schedule(self, validation_loss: float) -> None:
         """Nothing waits for the validation loss here."""

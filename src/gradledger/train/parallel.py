@@ -21,6 +21,7 @@ def ddp(
     model: nn.Module,
     *,
     find_unused_parameters: bool = False,
+    static_graph: bool = False,
     gradient_as_bucket_view: bool = False,
     bucket_cap_mb: int = 25,
 ) -> nn.Module:
@@ -29,12 +30,14 @@ def ddp(
     Args:
         model: On its device.
         find_unused_parameters: For a model of which a forward may leave parameters out.
+        static_graph: For a model of which every forward uses the same parameters in the same way.
         gradient_as_bucket_view: Keep gradients in the buckets that are reduced: less memory.
         bucket_cap_mb: Megabytes of gradients that are reduced together.
     """
     return DistributedDataParallel(
         model,
         find_unused_parameters=find_unused_parameters,
+        static_graph=static_graph,
         gradient_as_bucket_view=gradient_as_bucket_view,
         bucket_cap_mb=bucket_cap_mb,
     )

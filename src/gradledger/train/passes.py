@@ -89,6 +89,11 @@ class Passes(Protocol):
         """Micro-batches seen so far."""
         ...
 
+    @property
+    def reduction(self) -> str | None:
+        """When ranks reduce gradients and what that takes; None in one process."""
+        ...
+
     def one_pass(self, *, tail: Tail) -> Iterator[Update]:
         """Train on each sample once; yields as windows close."""
         ...
@@ -127,6 +132,12 @@ class EnginePasses:
     def num_micro_batches(self) -> int:
         """Micro-batches seen so far."""
         return self._accumulator.num_micro_batches
+
+    @property
+    def reduction(self) -> str | None:
+        """When ranks reduce gradients and what that takes; None in one process."""
+        cost = self._accumulator.sync_cost
+        return None if cost is None else str(cost)
 
     def one_pass(self, *, tail: Tail) -> Iterator[Update]:
         """Train on each sample once; yields as windows close."""

@@ -225,6 +225,7 @@ class Run:
                     "ranks": config.num_ranks,
                     "samples": config.effective_num_samples,
                 },
+                **({} if self._passes.reduction is None else {"reduction": self._passes.reduction}),
                 "device": str(self.setup.device),
                 "versions": {
                     "python": platform.python_version(),

@@ -193,7 +193,6 @@ def complete(config: TrainConfig, data: Data, num_ranks: int = 1) -> TrainConfig
     check_class_weights(loss, data.num_outputs)
     return config.over_ranks(num_ranks).model_copy(
         update={
-            "sync": "last" if config.sync == "auto" else config.sync,
             "parallel": parallel_registry.complete(config.parallel),
             "data": data_registry.complete(config.data),
             "model": model,

@@ -150,6 +150,7 @@ def print_results(
     lines = [
         f"Effective batch  {ranks}{config.micro_batch_size} samples × {config.num_micro_batches_per_window} "
         f"micro-batches = {config.effective_num_samples} samples",
+        *([f"Reduction        {summary.details['reduction']}"] if "reduction" in summary.details else []),
         f"Updates          {summary.num_updates} in {summary.num_epochs} epochs",
         f"Time             {_times(summary.seconds)}",
         f"Run directory    {directory}",

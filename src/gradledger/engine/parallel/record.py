@@ -18,7 +18,8 @@ class RankRecord(WindowRecord):
     """
 
     rank = 0
-    first_synced: int | None = None
+    synced: frozenset[int] = frozenset()
+    """The micro-batches whose backward was reduced."""
     parts: dict[str, float]
     """This rank's part of the total weight, in each unit."""
 
@@ -51,7 +52,5 @@ class RankRecord(WindowRecord):
 
     def _last_terms(self) -> set[int]:
         """The last backward of each micro-batch that was reduced."""
-        if self.first_synced is None:
-            return set()
         last = {term.position: at for at, term in enumerate(self.terms)}
-        return {at for position, at in last.items() if position >= self.first_synced}
+        return {at for position, at in last.items() if position in self.synced}

@@ -6,8 +6,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -32,8 +34,11 @@ class Shards(Wrapper):
         self._modules = modules
         self._unsharded: dict[int, Tensor] = {}
         self._has_begun = False
-        self.group = _group_of([p for p in self.reduced() if isinstance(p, DTensor)])
+        mesh = _mesh_of([p for p in self.reduced() if isinstance(p, DTensor)])
+        self.group = _group_of(mesh)
+        self.copies = _copies_in(mesh, self.group)
         self.divisor = float(dist.get_world_size(self.group))
+        self.num_shards = mesh.size(mesh.ndim - 1)
         self._check_divide_factors()
         reference = weakref.ref(self)
 
@@ -66,6 +71,15 @@ class Shards(Wrapper):
     def reduced(self) -> list[Tensor]:
         """The sharded parameters."""
         return [p for module in self._outermost() for p in module.parameters() if p.requires_grad]
+
+    def gradient_bytes(self) -> int:
+        """The bytes of one whole set of gradients, in the type that the mixed-precision policy reduces in."""
+        return sum(
+            parameter.sharded_param.numel() * (_reduced_type(group) or parameter.sharded_param.dtype).itemsize
+            for group in self._parameter_groups()
+            for parameter in group.fsdp_params
+            if parameter.sharded_param.requires_grad
+        )
 
     def watch(self, *, on: bool) -> None:
         """Begin or end noticing forwards."""
@@ -116,7 +130,14 @@ def outermost_shards(model: nn.Module) -> list[FSDPModule]:
     return found
 
 
-def _group_of(parameters: Sequence[DTensor]) -> dist.ProcessGroup:
+def _reduced_type(group: Any) -> torch.dtype | None:
+    """The type that a group of parameters has its gradients reduced in; None: the parameters' own."""
+    policy = group.mp_policy
+    chosen: torch.dtype | None = policy.reduce_dtype or policy.param_dtype
+    return chosen
+
+
+def _mesh_of(parameters: Sequence[DTensor]) -> DeviceMesh:
     meshes = {parameter.device_mesh for parameter in parameters}
     layouts = {tuple(placement.is_shard() for placement in parameter.placements) for parameter in parameters}
     if len(meshes) != 1 or not layouts <= {(True,), (False, True)}:
@@ -124,10 +145,21 @@ def _group_of(parameters: Sequence[DTensor]) -> dist.ProcessGroup:
             "the model's parameters are sharded over several meshes, or in another way than fully_shard's own (as in "
             "tensor parallelism): only one mesh of data-parallel ranks, with or without replicas, is supported"
         )
-    mesh = meshes.pop()
+    return meshes.pop()
+
+
+def _group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
     if mesh.size() == dist.get_world_size():
         assert dist.group.WORLD is not None
         return dist.group.WORLD
     if mesh.ndim == 1:
         return mesh.get_group()
     raise UserError("a mesh with replicas that does not hold all ranks is not supported: shard over all of them")
+
+
+def _copies_in(mesh: DeviceMesh, group: dist.ProcessGroup) -> list[list[int]]:
+    """The ranks, by their places in the group, that hold the same part of the model."""
+    if mesh.ndim == 1:
+        return []
+    places = [[dist.get_group_rank(group, rank) for rank in row] for row in mesh.mesh.tolist()]
+    return [list(column) for column in zip(*places, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch.distributed as dist
@@ -11,6 +12,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gradledger.engine.account import Account
+from gradledger.engine.memory.limits import available_bytes
+from gradledger.engine.parallel.cost import SyncCost
+from gradledger.engine.parallel.divergence import NUM_MARKS, RankComparison
 from gradledger.engine.parallel.ranks import MOST_NUMBERS, Ranks, left_by_another
 from gradledger.engine.parallel.shares import RankShares
 from gradledger.engine.parallel.window import RankWindow
@@ -26,7 +30,13 @@ Sync = Literal["auto", "last", "every", "none"]
 """When gradients are reduced over ranks: with a window's last micro-batch, or with every one."""
 
 
-def find_ranks(model: nn.Module, account: Account, table: WeightTable, sync: Sync) -> Together | None:
+_HELD_PART = 0.5
+"""Of the memory there is before training, which activations and the optimizer's state need as well."""
+
+
+def find_ranks(
+    model: nn.Module, account: Account, table: WeightTable, sync: Sync, compare_ranks_every: int
+) -> Together | None:
     """What several ranks need, or None for one process.
 
     Args:
@@ -34,12 +44,16 @@ def find_ranks(model: nn.Module, account: Account, table: WeightTable, sync: Syn
         account: Its parameters must be those that are reduced.
         table: The units of weights.
         sync: When to reduce.
+        compare_ranks_every: Updates between comparisons of the ranks' gradients.
 
     Raises:
         UserError: There are several ranks and nothing, or something unknown, reduces the gradients.
     """
     if sync not in get_args(Sync):
         raise UserError(f"sync={sync!r}: choose one of {', '.join(map(repr, get_args(Sync)))}")
+    is_count = isinstance(compare_ranks_every, int) and not isinstance(compare_ranks_every, bool)
+    if not is_count or compare_ranks_every < 0:
+        raise UserError(f"{compare_ranks_every=} must be a whole number of updates, or 0 for no comparison")
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return None
     wrapper = _find_wrapper(model, account)
@@ -53,7 +67,7 @@ def find_ranks(model: nn.Module, account: Account, table: WeightTable, sync: Syn
         )
     if sync == "none":
         raise UserError("sync='none' is for models that each rank trains alone, but this one is wrapped to reduce")
-    return None if dist.get_world_size(wrapper.group) == 1 else Together(wrapper, table, sync)
+    return None if dist.get_world_size(wrapper.group) == 1 else Together(wrapper, table, sync, compare_ranks_every)
 
 
 def _find_wrapper(model: nn.Module, account: Account) -> Wrapper | None:
@@ -99,16 +113,34 @@ class Together:
         wrapper: What reduces the gradients.
         table: The units of weights.
         sync: When to reduce.
+        compare_ranks_every: Updates between comparisons of the ranks' gradients; 0: none.
     """
 
-    def __init__(self, wrapper: Wrapper, table: WeightTable, sync: Sync) -> None:
+    def __init__(self, wrapper: Wrapper, table: WeightTable, sync: Sync, compare_ranks_every: int) -> None:
         self._units = table.units[:-1]
         self.ranks = Ranks(wrapper.group)
         self._wrapper = wrapper
         self._table = table
-        self._is_last_only = sync != "every"
+        self._comparison = RankComparison(wrapper.copies, compare_ranks_every)
+        self.cost = self._chosen(sync)
         self._latest: Any = None
         self._has_latest = False
+
+    def _chosen(self, sync: Sync) -> SyncCost:
+        """When to reduce, and what it takes; ``"auto"`` is ``"last"`` where whole gradients have room on every rank."""
+        cost = SyncCost(
+            "every" if sync == "every" else "last",
+            self.ranks.size,
+            self._wrapper.num_shards,
+            self._wrapper.gradient_bytes(),
+        )
+        if sync != "auto" or not cost.held_bytes:
+            return cost
+        room = available_bytes(self._wrapper.reduced()[0].device)
+        rows = self.ranks.agree("choice of sync", [float(room)])
+        assert rows is not None  # nobody has a window to leave
+        has_room = cost.held_bytes <= _HELD_PART * min(row[0] for row in rows)
+        return cost if has_room else replace(cost, sync="every")
 
     def check_supported(self, accumulator: Accumulator, *, needs_closure: bool) -> None:
         """Refuse what is not exact over several ranks.
@@ -117,7 +149,7 @@ class Together:
             UserError: The accumulator asks for such a thing.
         """
         refused = {
-            f"weight= with {len(self._units)} units": len(self._units) > MOST_NUMBERS - 4,
+            f"weight= with {len(self._units)} units": len(self._table.units) > MOST_NUMBERS - 2 - NUM_MARKS,
             "non_finite='drop-micro-batch'": accumulator._policy.non_finite == "drop-micro-batch",
             "batch_norm='pooled'": accumulator._statistics is not None,
             "offload='cpu' (a sharded model has torch's CPUOffloadPolicy)": accumulator._account.host_gradients
@@ -176,7 +208,7 @@ class Together:
         nums = self._nums_to_run([int(row[0]) for row in rows])
         num_here = nums[self.ranks.index]
         padded = [*micro_batches, *[self._latest] * (num_here - num_own)]
-        num_synced = 1 if self._is_last_only else min(nums) - (len(set(nums)) > 1)
+        num_synced = 1 if self.cost.sync == "last" else min(nums) - (len(set(nums)) > 1)
         agreed = {unit: math.fsum(row[3 + at] for row in rows) for at, unit in enumerate(self._units)}
         return RankWindow(
             accumulator,
@@ -185,7 +217,8 @@ class Together:
             self.ranks,
             self._wrapper,
             num_own=num_own,
-            first_synced=num_here - num_synced,
+            synced=frozenset([*range(num_here - num_synced, num_here), *([0] if self._wrapper.begins_synced else [])]),
+            comparison=self._comparison,
         )
 
     def _nums_to_run(self, nums_own: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradledger.engine.closing import NonFiniteError
-from gradledger.engine.gradients import total_norm
+from gradledger.engine.parallel.divergence import NUM_MARKS, RankComparison
 from gradledger.engine.parallel.ranks import Ranks, left_by_another
 from gradledger.engine.parallel.record import RankRecord
 from gradledger.engine.parallel.shares import RankShares
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _Meeting = Literal["ahead", "missed", "over"]
 """Whether an error can still be told to the others when all meet next: not while they wait for gradients."""
 
-_NUM_CHECKED_UPDATES, _UPDATES_PER_CHECK = 3, 100
-
 
 class _LeftEarlyError(Exception):
     """A rank gave its window up without an error: the others end their loops over it as well."""
@@ -45,18 +43,20 @@ class RankWindow(Window):
         ranks: How the ranks agree.
         wrapper: What reduces the gradients.
         num_own: How many micro-batches are no repeats.
-        first_synced: The first micro-batch whose backward reduces; those after it do as well.
+        synced: The micro-batches whose backward reduces.
+        comparison: Whether the ranks' gradients are the same.
     """
 
     __slots__ = (
+        "_comparison",
         "_error",
-        "_first_synced",
         "_global_shares",
         "_meeting",
         "_num_backwards",
         "_num_own",
         "_pending",
         "_ranks",
+        "_synced",
         "_wrapper",
     )
     _RECORD = RankRecord
@@ -70,14 +70,16 @@ class RankWindow(Window):
         wrapper: Wrapper,
         *,
         num_own: int,
-        first_synced: int,
+        synced: frozenset[int],
+        comparison: RankComparison,
     ) -> None:
         super().__init__(accumulator, micro_batches)
         self._shares = self._global_shares = shares
         self._ranks = ranks
         self._wrapper = wrapper
         self._num_own = num_own
-        self._first_synced = first_synced
+        self._synced = synced
+        self._comparison = comparison
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._num_backwards = 0
         self._meeting: _Meeting = "ahead"
@@ -124,8 +126,7 @@ class RankWindow(Window):
         self._finish_micro_batch()
         if self._communicates_at(position):
             self._meet()
-        if position >= self._first_synced:
-            self._wrapper.release()
+        self._wrapper.release() if position in self._synced else self._wrapper.hold()
         super()._advance(position)
         self._num_backwards = 0
         self._wrapper.take_outputs()
@@ -166,7 +167,7 @@ class RankWindow(Window):
 
     def _communicates_at(self, position: int) -> bool:
         """Whether the other ranks wait for this micro-batch's forward or backward."""
-        return self._wrapper.is_aligned or position >= self._first_synced
+        return self._wrapper.is_aligned or position in self._synced
 
     def _seed(self, loss: Tensor, coefficient: float | Tensor) -> Tensor | None:
         return super()._seed(loss, coefficient * self._wrapper.divisor)
@@ -247,12 +248,13 @@ class RankWindow(Window):
         loss = math.fsum(float(term.coefficient) * value for term, value in losses)
         not_finite = next((term.position for term, value in losses if not math.isfinite(value)), -1)
         self._meeting = "over"
-        rows = self._ranks.agree("close", [loss, float(not_finite), self._checked_norm(), *used])
+        marks = self._comparison.marks(self._wrapper.reduced(), self._accumulator.num_updates)
+        rows = self._ranks.agree("close", [loss, float(not_finite), *marks, *used])
         if rows is None:
             raise left_by_another()
         self._check_together(rows)
         totals = {}
-        for at, unit in enumerate(units, start=3):
+        for at, unit in enumerate(units, start=2 + NUM_MARKS):
             present = [row[at] for row in rows if not math.isnan(row[at])]
             if present:
                 totals[unit] = math.fsum(present)
@@ -261,30 +263,14 @@ class RankWindow(Window):
         self._loss = (1.0 if factor is None else factor) * math.fsum(row[0] for row in rows)
         record = self._record
         assert isinstance(record, RankRecord)
-        record.first_synced = self._first_synced
+        record.synced = self._synced
         record.parts = {unit: own.get(unit, 0.0) / total for unit, total in totals.items() if total > 0}
         if not self._terms:  # nothing but a place in the reduction
             self._terms.append(Term(self._position, 0.0, units[0], 0.0, "mean"))
             self._losses.append(0.0)
 
-    def _checked_norm(self) -> float:
-        """Now and then: the norm of the reduced gradients, which must be the same on all ranks."""
-        num_updates = self._accumulator.num_updates
-        is_due = num_updates < _NUM_CHECKED_UPDATES or num_updates % _UPDATES_PER_CHECK == 0
-        gradients = self._accumulator._account.gradients()
-        if not is_due or not gradients or self._wrapper.is_aligned:  # sharded: no rank has the others' part
-            return 0.0
-        return float(total_norm(gradients))
-
     def _check_together(self, rows: list[list[float]]) -> None:
-        norms = [row[2] for row in rows]
-        if all(map(math.isfinite, norms)) and max(norms) - min(norms) > 1e-5 * max(norms):
-            listed = ", ".join(f"{self._ranks.name(at)} {norm:.6g}" for at, norm in enumerate(norms))
-            raise UserError(
-                f"the gradients differ between ranks after their reduction (norms: {listed}), so the ranks' models "
-                "would drift apart: was every parameter's gradient reduced? static_graph=True, parameters that some "
-                "forward leaves out without find_unused_parameters=True, and forwards around the wrapper do this"
-            )
+        self._comparison.check([row[2 : 2 + NUM_MARKS] for row in rows], self._ranks.name)
         if self._accumulator._policy.non_finite != "raise":
             return
         for at, row in enumerate(rows):

@@ -31,6 +31,10 @@ class Wrapper:
     """The ranks that it reduces over."""
     is_aligned: bool
     """Every micro-batch communicates, so that all ranks need as many."""
+    copies: Sequence[Sequence[int]]
+    """The places in the group of ranks that have equal gradients after the reduction."""
+    num_shards: int
+    """Over how many ranks each gradient is shared out by the reduction."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._outputs: list[Any] = []
@@ -54,6 +58,11 @@ class Wrapper:
         """The other ranks wait for the window's first forward, so that nothing can be told before it."""
         return False
 
+    @property
+    def begins_synced(self) -> bool:
+        """The first micro-batch of all must reduce, so that the wrapper learns the graph."""
+        return False
+
     def hold(self) -> None:
         """From here on, forwards and backwards reduce nothing."""
         raise NotImplementedError
@@ -69,6 +78,10 @@ class Wrapper:
     def reduced(self) -> list[Tensor]:
         """The parameters whose gradients are reduced."""
         return self.leaves()
+
+    def gradient_bytes(self) -> int:
+        """The bytes of one whole set of gradients, as it is reduced."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.reduced())
 
     def abandon(self) -> None:
         """Forget the gradients that were held back."""
@@ -97,19 +110,17 @@ class Replicas(Wrapper):
     """
 
     is_aligned = False
+    num_shards = 1
 
     def __init__(self, modules: Sequence[DistributedDataParallel]) -> None:
         super().__init__(modules)
-        if any(module.static_graph for module in modules):
-            raise UserError(
-                "DistributedDataParallel(static_graph=True) cannot hold gradients back: leave static_graph out"
-            )
         self._modules = modules
         self._held: ExitStack | None = None
         self.group = modules[0].process_group
         if any(module.process_group is not self.group for module in modules):
             raise UserError("the model's DistributedDataParallel modules reduce over unlike groups: give them one")
         self.divisor = float(dist.get_world_size(self.group))
+        self.copies = [range(dist.get_world_size(self.group))]
         self._awaits_first_forward = False
         reference = weakref.ref(self)
 
@@ -125,6 +136,17 @@ class Replicas(Wrapper):
     def awaits_first_forward(self) -> bool:
         """Whether DDP is about to broadcast buffers or the order of buckets, as in a window's first forward."""
         return self._awaits_first_forward
+
+    @property
+    def begins_synced(self) -> bool:
+        """A static graph is learnt in the first backward of all; where that is held back, torch fails or never reduces.
+
+        Source: https://github.com/pytorch/pytorch/pull/187732
+        """
+        return any(
+            module.static_graph and not getattr(module, "_static_graph_delay_allreduce_enqueued", True)
+            for module in self._modules
+        )
 
     def watch(self, *, on: bool) -> None:
         """Begin or end noticing forwards."""
