@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradledger.errors import UserError
 
 Labels = str | int | Callable[[Any], Tensor]
 """Where a micro-batch's labels are: a key, a position, or a callable that takes the micro-batch."""
+
+
+Counter = Callable[[Any], float | Tensor]
+"""Counts the units of a micro-batch; a number that is on a device stays there, to be fetched with others."""
 
 
 class _Counter:
@@ -21,14 +26,16 @@ class _Counter:
         self._labels = labels
         self._count = count
 
-    def __call__(self, micro_batch: Any) -> float:
-        return float(self._count(_find_labels(micro_batch, self._labels)))
+    def __call__(self, micro_batch: Any) -> float | Tensor:
+        """The number of units; on a device it stays there, and is fetched with those of the whole window."""
+        count = self._count(_find_labels(micro_batch, self._labels))
+        return count if isinstance(count, Tensor) and not count.is_cpu else float(count)
 
     def __repr__(self) -> str:
         return f"<counter of {self.unit}>"
 
 
-def tokens(ignore_index: int = -100, *, shift: bool = False, labels: Labels | None = None) -> Callable[[Any], float]:
+def tokens(ignore_index: int = -100, *, shift: bool = False, labels: Labels | None = None) -> Counter:
     """Counts the labels that a cross entropy averages over: those that are not ``ignore_index``.
 
     Args:
@@ -48,7 +55,7 @@ def tokens(ignore_index: int = -100, *, shift: bool = False, labels: Labels | No
     return _Counter("tokens", labels, lambda found: (found != ignore_index).sum())
 
 
-def class_weights(weight: Tensor, *, ignore_index: int = -100, labels: Labels | None = None) -> Callable[[Any], float]:
+def class_weights(weight: Tensor, *, ignore_index: int = -100, labels: Labels | None = None) -> Counter:
     """Sums the class weights of the labels: the denominator of ``cross_entropy(..., weight=weight)``.
 
     Args:
@@ -61,11 +68,20 @@ def class_weights(weight: Tensor, *, ignore_index: int = -100, labels: Labels | 
         >>> class_weights(torch.tensor([1.0, 3.0]))((None, torch.tensor([0, 1, 1])))
         7.0
     """
-    weight = weight.detach().double().cpu()
-    return _Counter("class weight", labels, lambda found: weight[found[found != ignore_index].cpu()].sum())
+    on_device = {torch.device("cpu"): weight.detach().double().cpu()}
+
+    def count(found: Tensor) -> Tensor:
+        own = on_device.get(found.device)
+        if own is None:
+            dtype = torch.float32 if found.device.type == "mps" else torch.float64
+            own = on_device[found.device] = weight.detach().to(found.device, dtype)
+        counts = found != ignore_index
+        return own[found.where(counts, 0)].masked_fill(~counts, 0.0).sum()
+
+    return _Counter("class weight", labels, count)
 
 
-def elements(*, labels: Labels | None = None) -> Callable[[Any], float]:
+def elements(*, labels: Labels | None = None) -> Counter:
     """Counts the elements of the labels: the denominator of ``mse_loss`` and its kin over ragged targets.
 
     Args:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradledger.engine.account import Account
 from gradledger.engine.gradients import total_norm
+from gradledger.engine.record import fetch_numbers
 
 
 class Survivors:
@@ -50,14 +51,22 @@ class Survivors:
         """Put the sums back into ``.grad``. Returns the positions of the micro-batches that were left out."""
         for parameter, gradient in self._sums.items():
             parameter.grad = gradient
-        return {position for position, is_finite in self._is_finite.items() if not bool(is_finite)}
+        self._fetch()
+        return {position for position, is_finite in self._is_finite.items() if not is_finite}
+
+    def _fetch(self) -> None:
+        """Read the decisions that are still on a device, all at once."""
+        there = {at: each for at, each in self._is_finite.items() if isinstance(each, Tensor)}
+        numbers = fetch_numbers([each.float() for each in there.values()])
+        self._is_finite.update(zip(there, map(bool, numbers), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """The sums by the parameter's place in the account, and which micro-batches were finite."""
+        self._fetch()
         places = {parameter: at for at, parameter in enumerate(self._account.parameters)}
         return {
             "sums": {places[parameter]: gradient for parameter, gradient in self._sums.items()},
-            "is_finite": {position: bool(is_finite) for position, is_finite in self._is_finite.items()},
+            "is_finite": dict(self._is_finite),
         }
 
     def load_state_dict(self, sums: Mapping[Tensor, Tensor], is_finite: Mapping[int, bool]) -> None:

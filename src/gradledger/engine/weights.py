@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradledger.engine.batches.nesting import count_samples
 from gradledger.engine.batches.splitting import Samples
+from gradledger.engine.record import fetch_numbers
 from gradledger.errors import UserError
 
 Weight = float | Callable[[Any], float | Tensor]
@@ -79,10 +80,17 @@ class WeightTable:
         if counter is None:
             weights = tuple(map(float, num_samples or [count_samples(micro_batch) for micro_batch in micro_batches]))
         elif callable(counter):
-            weights = tuple([check_weight(counter(micro_batch)) for micro_batch in micro_batches])
+            weights = tuple(map(check_weight, fetched([counter(micro_batch) for micro_batch in micro_batches])))
         else:
             weights = (float(counter),) * len(micro_batches)
         return UnitWeights(weights, math.fsum(weights))
+
+
+def fetched(values: Sequence[Any]) -> list[Any]:
+    """The values, with numbers that are on a device brought from there all at once."""
+    there = [at for at, each in enumerate(values) if isinstance(each, Tensor) and each.numel() == 1 and not each.is_cpu]
+    found = dict(zip(there, fetch_numbers([values[at] for at in there]), strict=True))
+    return [found.get(at, value) for at, value in enumerate(values)]
 
 
 def check_weight(weight: Any) -> float:

@@ -181,7 +181,9 @@ class Window:
         assert self._survivors is not None
         self._accumulator._account.check_untouched()
         of_this = [at for at, term in enumerate(self._terms) if term.position == self._position]
-        self._survivors.settle(self._position, [self._losses[at] for at in of_this if self._terms[at].coefficient != 0])
+        # A coefficient on a device is not looked at: where it is 0, leaving the micro-batch out changes nothing.
+        counting = [at for at in of_this if isinstance(c := self._terms[at].coefficient, Tensor) or c != 0]
+        self._survivors.settle(self._position, [self._losses[at] for at in counting])
 
     def replay(self, loss_fn: LossFunction) -> None:
         """Run all micro-batches, now and as often as the optimizer asks for at the close (L-BFGS, SAM).
@@ -351,10 +353,10 @@ class Window:
         account.check_untouched(may_be_changed=True)
         account.check_owned()
         record.factor = self._factor()
-        if self._shares.is_weightless(self._terms):
-            self.skip_reason = "the total weight of the window is 0"
-        elif self._survivors is not None and all(term.weight == 0.0 for term in self._terms):
+        if self._shares.left_out.issuperset(term.position for term in self._terms):
             self.skip_reason = "no micro-batch of the window was finite"
+        elif self._shares.is_weightless(self._terms):
+            self.skip_reason = "the total weight of the window is 0"
         elif not account.gradients():
             raise UserError(
                 "no parameter of the optimizer received a gradient in this window: the loss does not depend on them"

@@ -122,7 +122,7 @@ class ExactTrainer(Trainer):  # type: ignore[misc]  # mypy does not look into tr
         shared = until_backward.enter_context(sharing(loss, share))
         return (shared, *rest) if rest else shared
 
-    def _count_items(self, micro_batch: Any) -> float:
+    def _count_items(self, micro_batch: Any) -> float | Tensor:
         if "shift_labels" in micro_batch:
             return tokens(labels="shift_labels")(micro_batch)
         if "labels" in micro_batch:

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from gradledger.engine.counters import class_weights, tokens
+from gradledger.engine.counters import Counter, class_weights, tokens
 from gradledger.errors import UserError
 from gradledger.train.config import Choice
 from gradledger.train.data import DATA, IGNORED_LABEL, Task
@@ -55,7 +55,7 @@ class CrossEntropy:
             label_smoothing=self._label_smoothing,
         )
 
-    def weight(self, task: Task) -> Callable[[Any], float] | None:
+    def weight(self, task: Task) -> Counter | None:
         """Counts what the mean is over; None: samples."""
         if self._class_weights is not None:
             return class_weights(self._class_weights, ignore_index=IGNORED_LABEL)
@@ -186,11 +186,11 @@ def make_loss(choice: Choice) -> LossFunction:
     return functools.partial(function, **choice.arguments) if choice.arguments else function
 
 
-def weight_of(loss: LossFunction, task: Task) -> Callable[[Any], float] | None:
+def weight_of(loss: LossFunction, task: Task) -> Counter | None:
     """Counts what a micro-batch's mean loss is over; None where that is samples."""
     if isinstance(loss, CrossEntropy):
         return loss.weight(task)
-    counter: Callable[[Any], float] | None = getattr(loss, "count_units", None)
+    counter: Counter | None = getattr(loss, "count_units", None)
     return counter
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset
 
 from gradledger.engine import num_updates
+from gradledger.engine.counters import Counter
 from gradledger.errors import UserError
 from gradledger.train.choices import (
     LossFunction,
@@ -61,7 +62,7 @@ class Setup:
     data: Data
     model: nn.Module
     loss: LossFunction
-    weight: Callable[[Any], float] | None
+    weight: Counter | None
     optimizer: Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau | None
     loader: DataLoader[Any]
