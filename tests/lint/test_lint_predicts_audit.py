@@ -21,6 +21,8 @@ LETTERS = {"Z": "Z", "V": "Z", "B": "B", "U": "U", "C": "C", "S": "S", "s": "S",
 DIFFERS = {
     "correct/gradscaler_skips_a_step": "which step the scaler refuses is in the numbers",
     "correct/lbfgs_closure": "how often L-BFGS calls its closure is in the numbers",
+    "broken/hf_trainer_stream_tail": "how long a stream is, and where max_steps ends it, is in the run",
+    "correct/lightning_datamodule": "Lightning zeroes once more before each validation, which changes nothing",
     "correct/lightning_epoch_schedule": "Lightning zeroes once more after an epoch's schedule, which changes nothing",
     "correct/non_finite_micro_batch_left_out": "which micro-batch is not finite is in the numbers",
     "correct/rate_finder_then_training": "the first optimizer is gone when another takes its parameters over",

@@ -64,7 +64,7 @@ FOUND = {
     "tail zeroed": ([*WINDOW, QUARTER, EPOCH, ZERO, *WINDOW], ["dropped-tail"]),
     "never a step": ([QUARTER, QUARTER], ["dropped-tail"]),
     "tail leaks": ([*WINDOW, QUARTER, EPOCH, *WINDOW], ["leaked-tail"]),
-    "zeroed twice": ([MEAN, STEP, ZERO, ZERO], ["redundant-zero"]),
+    "zeroed twice": ([MEAN, STEP, ZERO, Zero(location=Location("train.py", 99))], ["redundant-zero"]),
     "not divided": ([MEAN, MEAN, STEP, ZERO], ["unnormalized-loss"]),
     "divided too often": ([replace(MEAN, scale=1 / 16, factors=(0.25, 0.25))] * 4 + [STEP], ["double-normalized-loss"]),
     "divided again by hand": ([*WINDOW[:4], Adjust(factor=0.25), STEP], ["double-normalized-loss"]),
@@ -106,6 +106,7 @@ FOUND = {
 LEFT_ALONE = {
     "every batch": [MEAN, STEP, ZERO] * 3,
     "window": [*WINDOW, *WINDOW],
+    "zeroed twice by one line": [MEAN, STEP, ZERO, ZERO],
     "skipped step": [SCALED, Step(skipped=True, scaler=True), SCALED, Step(scaler=True), ZERO],
     "closure": [Zero(void=True), MEAN, Zero(void=True), MEAN, STEP],
     "written by hand": [Adjust(), STEP, Zero(void=True), Adjust(), STEP],

@@ -1,7 +1,7 @@
 """Gradients are zeroed twice with nothing in between.
 
 Harmless, but the second call walks over all parameters for nothing, and two places that zero are two places to get
-wrong when the loop starts to accumulate.
+wrong when the loop starts to accumulate. One line that zeroes again, such as a framework's, is one place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def check(books: Books) -> Iterator[Cause]:
         last: Zero | None = None
         for position, entry in enumerate(series.entries):
             if isinstance(entry, Zero):
-                if last is not None and not entry.void and not entry.partial:
+                same_line = last is not None and last.location is not None and last.location == entry.location
+                if last is not None and not same_line and not entry.void and not entry.partial:
                     yield Cause(
                         location=entry.location,
                         message="The gradients were zeroed a moment ago"

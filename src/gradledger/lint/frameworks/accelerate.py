@@ -30,10 +30,14 @@ def construct(machine: Machine, name: str, args: Args, kwargs: Kwargs, node: ast
     if isinstance(plugin, Bag):
         steps = plugin.attributes.get("num_steps", 1)
     steps = numbers.ASSUMED_STEPS if isinstance(steps, Unknown) else steps
+    steps = steps if isinstance(steps, int) else 1
+    if steps > 1:  # whether the last window is short is in the data, where the source does not say
+        machine.whole_windows = 2 * steps
     return Bag(
         "accelerator",
         {
-            "gradient_accumulation_steps": steps if isinstance(steps, int) else 1,
+            "gradient_accumulation_steps": steps,
+            "steps_at_end": not isinstance(plugin, Bag) or plugin.attributes.get("sync_with_dataloader") is not False,
             "sync_gradients": True,
             "step_count": 0,
             "device": Unknown("device"),
@@ -87,7 +91,7 @@ def _prepared(bag: Bag, value: Value) -> Value:
 def _count(machine: Machine, bag: Bag) -> None:
     """Decide whether this micro-batch is the window's last, as accelerate does."""
     loader = next((one for one in reversed(machine.passes) if one.prepared or one.length is None), None)
-    at_end = loader is not None and loader.state[0] == loader.state[1] - 1
+    at_end = bag.attributes["steps_at_end"] and loader is not None and loader.state[0] == loader.state[1] - 1
     if at_end:
         bag.attributes["step_count"] = 0
         bag.attributes["sync_gradients"] = True

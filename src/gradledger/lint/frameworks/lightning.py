@@ -94,7 +94,7 @@ def fit(machine: Machine, module: Instance, loader: Value, options: dict[str, Va
     if not isinstance(module.cls.lookup("training_step"), Function):
         return
     if not isinstance(loader, Loader):
-        loader = _own_loader(machine, module, node)
+        loader = _own_loader(machine, loader if isinstance(loader, Instance) else module, node)
     epochs = options.get("max_epochs", _MAX_EPOCHS)
     epochs = min(epochs, _MAX_EPOCHS) if isinstance(epochs, int) and epochs > 0 else _MAX_EPOCHS
     manual = module.attributes.get("automatic_optimization", module.cls.lookup("automatic_optimization")) is False
@@ -132,9 +132,12 @@ def _callbacks(options: dict[str, Value]) -> list[Bag]:
     return [each for each in (callbacks if isinstance(callbacks, list) else [callbacks]) if isinstance(each, Bag)]
 
 
-def _own_loader(machine: Machine, module: Instance, node: ast.AST) -> Loader:
-    own = module.cls.lookup("train_dataloader")
-    made = machine.call(own, [module], {}, node) if isinstance(own, Function) else None
+def _own_loader(machine: Machine, owner: Instance, node: ast.AST) -> Loader:
+    """The loader of a module or a data module."""
+    prepare, own = owner.cls.lookup("setup"), owner.cls.lookup("train_dataloader")
+    if isinstance(prepare, Function):
+        machine.call(prepare, [owner, "fit"], {}, node)
+    made = machine.call(own, [owner], {}, node) if isinstance(own, Function) else None
     if isinstance(made, Loader):
         return made
     from gradledger.lint.machine.iteration import unknown_batch
@@ -145,7 +148,8 @@ def _own_loader(machine: Machine, module: Instance, node: ast.AST) -> Loader:
 def _epoch(
     machine: Machine, module: Instance, loader: Loader, node: ast.AST, *, steps: int, manual: bool, clips: bool
 ) -> None:
-    length = loader.length if loader.length is not None else 2 * machine.window + 1
+    assumed = 2 * steps if steps > 1 and not manual else 2 * machine.window + 1  # as for Accelerate: whole windows
+    length = loader.length if loader.length is not None else assumed
     length = min(length, 4 * max(steps, 3) + length % max(steps, 1))
     machine.record(EpochStart, node, num_micro_batches=length)
     trainer = module.attributes["trainer"].attributes
@@ -168,7 +172,9 @@ def _epoch(
 
 
 def _training_step(machine: Machine, module: Instance, batch: Value, index: int, node: ast.AST) -> Value:
-    step = module.cls.lookup("training_step")
+    before, step = module.cls.lookup("on_train_batch_start"), module.cls.lookup("training_step")
+    if isinstance(before, Function):
+        machine.call(before, [module, batch, index], {}, node)
     num_wanted = len(step.node.args.args)
     return machine.call(step, [module, batch, index][:num_wanted], {}, node)
 
@@ -188,7 +194,10 @@ def _automatic(
         optimizers.zero(machine, optimizer, node)
     backward(machine, loss, node, factor=None if EXACT in module.attributes else 1.0 / steps)
     if (index + 1) % steps == 0 or last:
-        if clips:
+        own_clipping = module.cls.lookup("configure_gradient_clipping")
+        if isinstance(own_clipping, Function):
+            machine.call(own_clipping, [module, optimizer, None, None], {}, node)
+        elif clips:
             machine.record(Clip, node, optimizer=optimizer, by="norm")
         optimizers.step(machine, optimizer, node, scaler=False)
         _schedule(machine, module, node, "step")

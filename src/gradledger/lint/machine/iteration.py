@@ -111,7 +111,7 @@ def iterate(machine: Machine, value: Value, node: ast.AST) -> PyIterator[Value]:
 def _length(machine: Machine, length: int | None) -> int:
     if length is None:
         machine.assumed_length = True
-        return 2 * machine.window + 1
+        return machine.whole_windows or 2 * machine.window + 1
     return length
 
 

@@ -84,6 +84,7 @@ class Machine:
         self.stacks: dict[int, list[Value]] = {}
         self.sync_flag = True
         self.assumed_length = False
+        self.whole_windows: int | None = None  # micro-batches that a framework that steps at a loader's end is given
         self.left_early = False
         self.in_parallel = 0
         self.sharded: set[int] = set()
