@@ -12,9 +12,10 @@ from torch import nn
 
 import gradledger
 from engine.faults import Fault, batches, loss_fn, network
+from gradledger.engine.batches.splitting import read_samples
 from gradledger.engine.memory import remembering, sizing
 from gradledger.engine.memory.measuring import Bench, Cost, MemoryTracker, optimizer_bytes
-from gradledger.engine.memory.sizing import LearnedSize, MemoryModel
+from gradledger.engine.memory.sizing import BySamples, LearnedSize, MemoryModel
 from gradledger.errors import UserError
 
 
@@ -216,6 +217,79 @@ def test_a_size_is_remembered_across_runs_and_not_with_cache_off(
     accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
     accumulator.update(batches(1)[0], loss_fn, cache=False)
     assert len(list(files[0].parent.iterdir())) == 1
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How much there is, in a machine in which larger micro-batches are always faster."""
+    from gradledger.engine.memory import fitting
+
+    there = {"bytes": 900_000}
+    monkeypatch.setattr(fitting, "available_bytes", lambda device: there["bytes"])
+    monkeypatch.setattr(Bench, "_measured_seconds", lambda _, batch: 1.0 + 0.01 * len(batch[0]))
+    return there
+
+
+def wide_accumulator() -> gradledger.Accumulator:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 1))
+    return gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.01))
+
+
+def test_a_size_grows_when_memory_is_free_again(memory: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizing, "_FIRST_PATIENCE", 3)
+    accumulator, batch = wide_accumulator(), (torch.randn(256, 64), torch.randn(256, 1))
+    nums = [accumulator.update(batch, loss_fn).num_micro_batches for _ in range(4)]
+    memory["bytes"] = 1_100_000  # not worth measuring again
+    nums += [accumulator.update(batch, loss_fn).num_micro_batches for _ in range(4)]
+    memory["bytes"] = 10**9
+    nums += [accumulator.update(batch, loss_fn).num_micro_batches for _ in range(3)]
+    assert nums[0] > 2
+    assert nums == [nums[0]] * 9 + [1, 1]
+
+
+def test_a_size_from_a_run_with_little_memory_is_not_kept_for_ever(memory: dict[str, int]) -> None:
+    batch = torch.randn(256, 64), torch.randn(256, 1)
+
+    def first_update() -> int:
+        return wide_accumulator().update(batch, loss_fn).num_micro_batches
+
+    tight = first_update()
+    memory["bytes"] = 10**9
+    assert first_update() == 1 < tight
+    memory["bytes"] = 900_000
+    assert first_update() == pytest.approx(tight, abs=1)  # from the memory model
+    memory["bytes"] = 10**9
+    assert first_update() == 1
+
+
+def test_a_size_that_memory_ran_out_with_is_tried_again_with_more_only(memory: dict[str, int]) -> None:
+    batch = batches(1)[0]
+
+    def accumulator_of(fault: Fault) -> gradledger.Accumulator:
+        model = network(fault, is_stateful=False)
+        return gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+    def last_size() -> int:
+        fault = Fault()
+        accumulator_of(fault).update(batch, loss_fn)
+        return fault.sizes[-1]
+
+    assert last_size() == 32
+    accumulator = accumulator_of(Fault())
+    accumulator._sizes.learned(read_samples(batch), "auto", loss_fn, BySamples(), cache=True).lower(8)
+    assert last_size() == 8
+    memory["bytes"] = 10**9
+    assert last_size() == 32
+
+
+def test_nothing_is_remembered_of_a_measuring_in_which_nothing_fitted(memory: dict[str, int]) -> None:
+    batch, fault = batches(1)[0], Fault("forward", 0)
+    model = network(fault, is_stateful=False)
+    accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert accumulator.update(batch, loss_fn).num_micro_batches == 32
+    accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert accumulator.update(batch, loss_fn).num_micro_batches == 1
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Splitting: what belongs to a sample, what to the whole batch, and what cannot be told."""
 
-from collections import namedtuple
+from collections import OrderedDict, defaultdict, namedtuple
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,45 @@ def test_lists_of_samples_are_split_by_item() -> None:
     assert (first["text"], last["text"], len(second["boxes"]), last["labels"].tolist()) == (["a", "b"], ["e"], 2, [4])
     assert [len(piece) for piece in pieces_of(ragged, 3)] == [3, 2]
     assert [len(piece) for piece in pieces_of(list("abcde"), 3)] == [3, 2]
+
+
+def test_text_that_a_loader_collates_into_a_tuple_goes_with_its_samples() -> None:
+    loader = torch.utils.data.DataLoader([(x[at], f"sample {at}") for at in range(5)], batch_size=5)
+    pieces = pieces_of(next(iter(loader)), 2)
+    assert [piece[1] for piece in pieces] == [("sample 0", "sample 1"), ("sample 2", "sample 3"), ("sample 4",)]
+    assert pieces_of({"x": x[:2], "size": (224, 224)}, 1)[0]["size"] == (224, 224)
+
+
+def test_samples_in_tuples_are_split_where_nothing_else_agrees() -> None:
+    samples = [(torch.zeros(3, 4 + at, 4), {"boxes": torch.full((at + 1, 4), float(at))}) for at in range(5)]
+    first, second = pieces_of(tuple(zip(*samples, strict=True)), 3)
+    assert (type(first), type(first[0]), len(first[0]), len(second[1])) == (tuple, tuple, 3, 2)
+    assert [len(target["boxes"]) for target in first[1] + second[1]] == [1, 2, 3, 4, 5]
+    beside = {"x": x, "boxes": tuple(torch.zeros(at + 1, 4) for at in range(5))}
+    assert [len(piece["boxes"]) for piece in pieces_of(beside, 2)] == [2, 2, 1]
+
+
+def test_containers_that_are_made_of_something_else_keep_their_type() -> None:
+    class Fields(list[Tensor]):
+        def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+            super().__init__([inputs, labels])
+
+    for batch in (Fields(x, y), defaultdict(list, {0: x, 1: y}), OrderedDict({0: x, 1: y})):
+        pieces = pieces_of(batch, 2)
+        assert [type(piece) for piece in pieces] == [type(batch)] * 3
+        assert torch.equal(torch.cat([piece[1] for piece in pieces]), y)
+    assert pieces_of(defaultdict(list, {0: x}), 2)[0]["nothing"] == []
+
+
+def test_sparse_samples_are_split() -> None:
+    pieces = pieces_of({"x": torch.eye(5).to_sparse(), "y": y}, 2)
+    assert torch.equal(torch.cat([piece["x"] for piece in pieces]).to_dense(), torch.eye(5))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_a_layout_without_rows_is_named() -> None:
+    with pytest.raises(UserError, match=r"batch\['x'\] cannot be split: its layout is torch.sparse_csr"):
+        read_samples({"y": y, "x": torch.eye(5).to_sparse_csr()})
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
@@ -158,6 +197,8 @@ def test_a_split_of_the_user_is_used_and_counted() -> None:
     torch.testing.assert_close(gradient_of(graphs, loss_fn, micro_batch_size=2, split=split), whole)
     with pytest.raises(UserError, match="gave no micro-batch"):
         gradient_of(graphs, loss_fn, micro_batch_size=2, split=lambda *_: [])
+    with pytest.raises(UserError, match="gave a Graphs, not micro-batches"):
+        gradient_of(graphs, loss_fn, micro_batch_size=2, split=lambda graphs, size: graphs)
     with pytest.raises(UserError, match="must be callable"):
         gradient_of(graphs, loss_fn, micro_batch_size=2, split="half")
 

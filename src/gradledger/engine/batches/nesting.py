@@ -6,7 +6,8 @@ else in it (None, numbers, text, options) belongs to the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -50,7 +51,7 @@ def rebuild(node: Any, visit: Callable[[Any, str], Any], path: str = "batch") ->
         return _like_mapping(node, {key: rebuild(value, visit, f"{path}[{key!r}]") for key, value in node.items()})
     if isinstance(node, list | tuple):
         values = [rebuild(value, visit, f"{path}[{index}]") for index, value in enumerate(node)]
-        return type(node)(*values) if hasattr(node, "_fields") else type(node)(values)
+        return _like_sequence(node, values)
     if is_dataclass(node) and not isinstance(node, type):
         parts = {f.name: rebuild(getattr(node, f.name), visit, f"{path}.{f.name}") for f in fields(node) if f.init}
         return replace(node, **parts)
@@ -100,4 +101,24 @@ def _like_mapping(original: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
     try:
         return kind(**values) if is_dataclass(original) else kind(values)
     except TypeError:
-        return values
+        if not isinstance(original, MutableMapping):
+            return values
+    copied = copy(original)  # a defaultdict, and others that are made of something else than a mapping
+    copied.clear()
+    copied.update(values)
+    return copied
+
+
+def _like_sequence(original: list[Any] | tuple[Any, ...], values: list[Any]) -> Any:
+    """A list or tuple of the original's type where it can be made."""
+    kind: Any = type(original)
+    if hasattr(original, "_fields"):
+        return kind(*values)
+    try:
+        return kind(values)
+    except TypeError:
+        if isinstance(original, tuple):
+            return tuple(values)
+    copied = copy(original)  # a list that is made of something else than its items
+    copied[:] = values
+    return copied

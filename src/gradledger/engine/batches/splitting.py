@@ -7,7 +7,7 @@ belongs to the whole batch (None, numbers, text, tensors without dimensions, opt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -23,6 +23,8 @@ Split = Callable[[Any, int], Sequence[Any]]
 
 _MOST_FIELDS = 3
 """A list of more tensors of one shape is not taken for the fields of a batch."""
+
+_CUTTABLE = (torch.strided, torch.jagged, torch.sparse_coo)
 
 _ADVICE = "give split= (a callable: batch, micro_batch_size -> micro-batches), or keep it out of the batch"
 
@@ -160,7 +162,10 @@ class _UserSamples:
         return tuple(_kind_of(leaf) for _, leaf in tensor_leaves(self._batch))
 
     def _pieces(self, micro_batch_size: int) -> list[Any]:
-        pieces = list(self._split(self._batch, micro_batch_size))
+        pieces = self._split(self._batch, micro_batch_size)
+        if not isinstance(pieces, Iterable):
+            raise UserError(f"split(batch, {micro_batch_size}) gave a {type(pieces).__name__}, not micro-batches")
+        pieces = list(pieces)
         if not pieces:
             raise UserError(f"split(batch, {micro_batch_size}) gave no micro-batch: there is nothing to update from")
         return pieces
@@ -170,7 +175,9 @@ class _Reading:
     """Which leaves of a batch hold one part per sample, and how many samples that makes.
 
     A list is ambiguous. One of dicts, tuples or text holds samples. One of tensors holds the fields of a batch, as a
-    ``DataLoader`` makes it of a tuple, where their first dimensions agree, and else samples of unlike lengths.
+    ``DataLoader`` makes it of a tuple, where their first dimensions agree, and else samples of unlike lengths. A tuple
+    holds fields. But one of text holds samples, as a ``DataLoader`` makes it, and so does one inside of a batch whose
+    sizes agree in no other way, as ``tuple(zip(*samples))`` makes it.
     """
 
     def __init__(self, batch: Any) -> None:
@@ -181,9 +188,11 @@ class _Reading:
             return
         chosen = as_fields = _Sizes(batch, tensors_are_samples=False)
         if not as_fields.agree:
-            chosen = _Sizes(batch, tensors_are_samples=True)
-            if not chosen.agree:
+            readings = (_Sizes(batch, tensors_are_samples=True, tuples_are_samples=each) for each in (False, True))
+            agreeing = next((reading for reading in readings if reading.agree), None)
+            if agreeing is None:
                 raise _unlike(as_fields.sizes)
+            chosen = agreeing
         sizes = chosen.sizes or chosen.plain
         if not sizes or len(set(sizes.values())) > 1:
             raise UserError(
@@ -211,10 +220,12 @@ class _Sizes:
     ``sizes`` are of leaves that must be split; ``plain`` ones hold no tensor and are split where their number fits.
     """
 
-    def __init__(self, batch: Any, *, tensors_are_samples: bool) -> None:
+    def __init__(self, batch: Any, *, tensors_are_samples: bool, tuples_are_samples: bool = False) -> None:
         self.sizes: dict[str, int] = {}
         self.plain: dict[str, int] = {}
+        self._batch = batch
         self._tensors_are_samples = tensors_are_samples
+        self._tuples_are_samples = tuples_are_samples
         rebuild(batch, self._visit)
 
     @property
@@ -223,9 +234,11 @@ class _Sizes:
 
     def _visit(self, node: Any, path: str) -> Any:
         if isinstance(node, Tensor):
+            if node.layout not in _CUTTABLE:
+                raise UserError(f"{path} cannot be split: its layout is {node.layout}; {_ADVICE}")
             if node.dim():
                 self.sizes[path] = node.size(0)
-        elif isinstance(node, list) and node:
+        elif isinstance(node, list | tuple) and node and (isinstance(node, list) or self._is_row(node)):
             if not any(True for _ in tensor_leaves(node)):
                 self.plain[path] = len(node)
             elif self._holds_samples(node):
@@ -238,7 +251,14 @@ class _Sizes:
             return DESCEND
         return node
 
-    def _holds_samples(self, items: list[Any]) -> bool:
+    def _is_row(self, node: Any) -> bool:
+        """Whether a tuple is read as a list is."""
+        if type(node) is not tuple:
+            return False
+        is_text = all(isinstance(item, str | bytes) for item in node)
+        return is_text or (self._tuples_are_samples and node is not self._batch)
+
+    def _holds_samples(self, items: Sequence[Any]) -> bool:
         if all(isinstance(item, Tensor) for item in items):
             return self._tensors_are_samples or all(item.dim() == 0 for item in items)
         is_alike = len({type(item) for item in items}) == 1
@@ -263,14 +283,14 @@ def _take_rows(leaf: Tensor, indices: Sequence[int]) -> Tensor:
     if leaf.is_nested:
         components = leaf.unbind()
         return torch.nested.as_nested_tensor([components[index] for index in indices], layout=leaf.layout)
-    if isinstance(indices, range):
+    if isinstance(indices, range) and leaf.layout == torch.strided:
         return leaf.narrow(0, indices.start, len(indices))
     return leaf.index_select(0, torch.as_tensor(indices, device=leaf.device))
 
 
 def _take_items(items: Any, indices: Sequence[int]) -> Any:
-    if isinstance(items, list):
-        return [items[index] for index in indices]
+    if isinstance(items, list | tuple):
+        return type(items)([items[index] for index in indices])
     return items[list(indices)]
 
 

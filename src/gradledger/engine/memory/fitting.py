@@ -13,11 +13,14 @@ from gradledger.engine.batches.splitting import Samples, check_size
 from gradledger.engine.memory.limits import available_bytes
 from gradledger.engine.memory.measuring import Bench, optimizer_bytes
 from gradledger.engine.memory.remembering import RememberedSize, cache_key, recall, remember
-from gradledger.engine.memory.sizing import Cutting, LearnedSize, MemoryModel, measure_curve
+from gradledger.engine.memory.sizing import USABLE, Cutting, LearnedSize, MemoryModel, measure_curve
 from gradledger.engine.replaying import LossFunction
 
 if TYPE_CHECKING:
     from gradledger.engine.accumulator import Accumulator
+
+_MUCH_MORE = 1.5
+"""With so much more room than a size was chosen for, it is measured again."""
 
 Size = int | Literal["auto"]
 
@@ -47,7 +50,7 @@ class Sizes:
         kind = (wished, type(cutting), samples.signature())
         total = cutting.size_of(samples) if wished == "auto" else 0
         known = self._learned.get(kind)
-        if known is None or (known.size == known.wished and total > 2 * known.measured_total > 0):
+        if known is None or self._is_outgrown(known, total):
             known = self._find(samples, wished, total, loss_fn, cutting, cache=cache)
             self._learned[kind] = known
         return known
@@ -62,49 +65,58 @@ class Sizes:
         if wished != "auto":
             return LearnedSize(wished)
         key = self._key(samples, total, loss_fn, cutting) if cache else None
-        available = available_bytes(self._accumulator._account.parameters[0].device)
-        found = None if key is None else _still_fitting(recall(key), available)
+        room = self._room()
+        found = None if key is None else _still_right(recall(key), room)
         if found is None:
-            found = self._measure(samples, loss_fn, cutting, available)
+            found = self._measure(samples, loss_fn, cutting, room)
+            if found is None:  # let the update itself say what does not fit, and keep nothing for later runs
+                return LearnedSize(1, limit_bytes=room)
             if key is not None:
                 remember(key, found)
-        chosen = found
+        chosen, size = found, min(found.size, MemoryModel.of(found).largest_fitting(room) or 1)
 
         def lowered(size: int) -> None:
             if key is not None:
-                remember(key, replace(chosen, size=size))
+                remember(key, replace(chosen, size=size, limit_bytes=room))
 
-        learned = LearnedSize(min(found.size, total), lowered)
+        is_limited = found.limit_bytes is not None or size < found.size
+        learned = LearnedSize(min(size, total), lowered, limit_bytes=room if is_limited else None)
         learned.measured_total = total
         return learned
 
-    def _measure(self, samples: Samples, loss_fn: LossFunction, cutting: Cutting, available: int) -> RememberedSize:
+    def _is_outgrown(self, known: LearnedSize, total: int) -> bool:
+        """Whether a measured size has become a matter of the past: the batch has grown, or memory is free again."""
+        if known.measured_total == 0 or known.is_lowered:
+            return False
+        return total > 2 * known.measured_total or (known.is_due and _is_much_more(self._room(), known.limit_bytes))
+
+    def _room(self) -> float:
+        """Bytes that a forward and backward may take."""
+        available = available_bytes(self._accumulator._account.parameters[0].device)
+        return available * USABLE - optimizer_bytes(self._accumulator.optimizer)[0]
+
+    def _measure(self, samples: Samples, loss_fn: LossFunction, cutting: Cutting, room: float) -> RememberedSize | None:
         accumulator = self._accumulator
         parameters, precision = accumulator._account.parameters, accumulator._precision
         precision.prepare(parameters)
         if accumulator._compiled is not None and samples.num_samples > 1:
             accumulator._compiled.expect_several()
+        bench = Bench(
+            accumulator.model,
+            parameters,
+            _staged(loss_fn, accumulator),
+            precision.autocast,
+            accumulator._saving,
+            accumulator._keeping,
+        )
         try:
-            curve = measure_curve(
-                Bench(
-                    accumulator.model,
-                    parameters,
-                    _staged(loss_fn, accumulator),
-                    precision.autocast,
-                    accumulator._saving,
-                    accumulator._keeping,
-                ),
-                samples,
-                cutting,
-                available=available,
-                state_bytes=optimizer_bytes(accumulator.optimizer)[0],
-            )
+            curve = measure_curve(bench, samples, cutting, limit=room)
         finally:
             precision.release(parameters)
-        if curve is None:  # let the update itself say what does not fit
-            return RememberedSize(1, 0.0, 0.0)
-        model = curve.model
-        return RememberedSize(curve.best().size, model.fixed_bytes, model.bytes_per_size)
+        if curve is None:
+            return None
+        limit = curve.limit_bytes if curve.wants_more else None
+        return RememberedSize(curve.best().size, curve.model.fixed_bytes, curve.model.bytes_per_size, limit)
 
     def _key(self, samples: Samples, total: int, loss_fn: LossFunction, cutting: Cutting) -> str:
         accumulator = self._accumulator
@@ -124,13 +136,15 @@ class Sizes:
         )
 
 
-def _still_fitting(found: RememberedSize | None, available: int) -> RememberedSize | None:
-    """A remembered size, or the largest that fits if there is less memory now; None where it must be measured."""
-    if found is None:
+def _still_right(found: RememberedSize | None, room: float) -> RememberedSize | None:
+    """A remembered size; None where nothing fits by its model, or there is room to try a larger one."""
+    if found is None or MemoryModel.of(found).largest_fitting(room) < 1 or _is_much_more(room, found.limit_bytes):
         return None
-    model = MemoryModel(found.fixed_bytes, found.bytes_per_size)
-    size = min(found.size, model.largest_fitting(available))
-    return replace(found, size=size) if size >= 1 else None
+    return found
+
+
+def _is_much_more(room: float, limit_bytes: float | None) -> bool:
+    return limit_bytes is not None and room > _MUCH_MORE * limit_bytes
 
 
 def _staged(loss_fn: LossFunction, accumulator: Accumulator) -> LossFunction:

@@ -19,11 +19,19 @@ import gradledger
 
 @dataclass(frozen=True, slots=True)
 class RememberedSize:
-    """A micro-batch size with the memory model that it came from."""
+    """A micro-batch size with the memory model that it came from.
+
+    Args:
+        size: Samples, or padded tokens.
+        fixed_bytes: Of the model's line.
+        bytes_per_size: Of the model's line.
+        limit_bytes: The room that it was chosen for, where a larger size would have been tried with more; else None.
+    """
 
     size: int
     fixed_bytes: float
     bytes_per_size: float
+    limit_bytes: float | None
 
 
 def cache_directory() -> Path:
@@ -58,7 +66,13 @@ def recall(key: str) -> RememberedSize | None:
     """What was remembered under a key; None where nothing readable was."""
     try:
         values = json.loads(_path(key).read_text(encoding="utf-8"))
-        found = RememberedSize(int(values["size"]), float(values["fixed_bytes"]), float(values["bytes_per_size"]))
+        limit = values["limit_bytes"]
+        found = RememberedSize(
+            int(values["size"]),
+            float(values["fixed_bytes"]),
+            float(values["bytes_per_size"]),
+            None if limit is None else float(limit),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if found.size >= 1 else None

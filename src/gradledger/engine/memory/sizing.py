@@ -8,8 +8,9 @@ from typing import Protocol
 
 from gradledger.engine.batches.splitting import Samples
 from gradledger.engine.memory.measuring import Bench, Cost
+from gradledger.engine.memory.remembering import RememberedSize
 
-_USABLE = 0.9
+USABLE = 0.9
 """The part of the available memory that is planned with; the rest is for fragmentation and what kernels need."""
 
 _WORTH = 0.03
@@ -58,6 +59,11 @@ class MemoryModel:
     bytes_per_size: float
 
     @classmethod
+    def of(cls, remembered: RememberedSize) -> MemoryModel:
+        """The line that a remembered size came from."""
+        return cls(remembered.fixed_bytes, remembered.bytes_per_size)
+
+    @classmethod
     def fit(cls, costs: Sequence[Cost]) -> MemoryModel:
         """The line through the two largest of the measured sizes."""
         ordered = sorted(costs, key=lambda cost: cost.size)
@@ -98,30 +104,34 @@ class Curve:
         """The memory model through the costs."""
         return MemoryModel.fit(self.costs)
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether memory alone kept a larger size from being the best."""
+        return self.is_limited and self.best() is self._fitting()[-1]
+
     def best(self) -> Cost:
         """The smallest size whose throughput is the best, or so close to it that more memory is not worth it."""
-        fitting = [cost for cost in self.costs if cost.peak_bytes <= self.limit_bytes] or [self.costs[0]]
+        fitting = self._fitting()
         fastest = max(cost.size_per_second for cost in fitting)
         return next(cost for cost in fitting if cost.size_per_second >= fastest * (1 - _WORTH))
 
+    def _fitting(self) -> list[Cost]:
+        return [cost for cost in self.costs if cost.peak_bytes <= self.limit_bytes] or [self.costs[0]]
 
-def measure_curve(
-    bench: Bench, samples: Samples, cutting: Cutting, *, available: float, state_bytes: int, patience: int = 2
-) -> Curve | None:
+
+def measure_curve(bench: Bench, samples: Samples, cutting: Cutting, *, limit: float, patience: int = 2) -> Curve | None:
     """Measure micro-batches of sizes 1, 2, 4, … up to the effective batch, what fits, or what is still worth it.
 
     Args:
         bench: Measures one micro-batch.
         samples: The effective batch.
         cutting: What is cut from it.
-        available: Bytes that may be used on top of the present ones.
-        state_bytes: Bytes of them that the optimizer's state will take at the first step.
+        limit: Bytes that a forward and backward may take on top of the present ones.
         patience: The search ends after so many doublings that brought no throughput.
 
     Returns:
         The curve, or None where not even the smallest size fits.
     """
-    limit = available * _USABLE - state_bytes
     costs: list[Cost] = []
     is_limited = False
     total = cutting.size_of(samples)
@@ -198,11 +208,19 @@ class LearnedSize:
     Args:
         wished: The size without trouble.
         on_lowered: Called with a size that was lowered to.
+        limit_bytes: The room that the wished size was chosen for, where a larger one would be tried with more.
     """
 
-    def __init__(self, wished: int, on_lowered: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        wished: int,
+        on_lowered: Callable[[int], None] = lambda _: None,
+        *,
+        limit_bytes: float | None = None,
+    ) -> None:
         self.wished = wished
         self.size = wished
+        self.limit_bytes = limit_bytes
         self.measured_total = 0
         self._on_lowered = on_lowered
         self._patience = _FIRST_PATIENCE
@@ -219,6 +237,12 @@ class LearnedSize:
     def is_lowered(self) -> bool:
         """Whether memory ran out with the wished size."""
         return self.size < self.wished
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to see if there is more room now than the size was chosen for."""
+        has_waited = self._num_updates > 0 and self._num_updates % self._patience == 0
+        return self.limit_bytes is not None and not self.is_lowered and has_waited
 
     def begin(self) -> int:
         """The size for the next update."""
