@@ -19,6 +19,7 @@ from gradledger.engine.parallel.ranks import Ranks
 from gradledger.errors import UserError
 from gradledger.train import Data, Observer, Run, load_config, prepare
 from gradledger.train.data import characters
+from gradledger.train.interrupts import Asked
 from gradledger.train.models import transformer
 from gradledger.train.ranks import RunRanks
 from train.in_process import run_command
@@ -171,7 +172,7 @@ class InterruptedRun:
             nonlocal num_forwards
             num_forwards += 1
             if rank == 1 and num_forwards == 6:
-                run._interrupts.is_requested = True
+                run._interrupts.asked = Asked(interrupt=True)
 
         setup.model.register_forward_pre_hook(press)
         run.train()

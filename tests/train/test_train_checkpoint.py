@@ -154,7 +154,7 @@ def test_a_damaged_newest_gives_way_to_the_one_before(run_directory):
     assert found.place == Place(2, 4)
     assert re.search(r"000003-update-000006/state\.json is damaged: it has 1 bytes, but had \d+", str(errors[0]))
     assert newest_good(checkpoints, before=2)[0].place == Place(1, 2)
-    put_aside([damaged])
+    put_aside(damaged)
     assert newest(run_directory).name == "000002-update-000004"
     assert (checkpoints / "damaged-000003-update-000006").is_dir()
 

@@ -184,7 +184,8 @@ def test_a_diverging_run_fails_with_what_it_learnt(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_ends_cleanly_with_status_130(tmp_path):
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_cleanly_and_the_run_can_be_gone_on_with(tmp_path, name, status):
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "gradledger", "train", "--table", "--set", "epochs=1000000"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -192,14 +193,16 @@ def test_ctrl_c_ends_cleanly_with_status_130(tmp_path):
     )  # fmt: skip
     for line in process.stdout:
         if "weights updated" in line:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(getattr(signal, name))
             break
     _, err = process.communicate(timeout=240)
-    assert process.returncode == 130
-    assert re.fullmatch(r"Interrupted after update \d+: .*what was learnt before it is saved\.\n", err)
+    assert process.returncode == status
+    exit = {130: "interrupted", 143: "terminated"}[status]
+    going_on = r"Go on from 0\S+ with: gradledger train --resume runs/digits-1\n"
+    assert re.fullmatch(rf"{exit.capitalize()} after update \d+\. {going_on}", err)
     path = tmp_path / "runs" / "digits-1"
     (summary,) = _lines(path, "summary")
-    assert summary["exit"] == "interrupted"
+    assert summary["exit"] == exit
     assert load_file(path / "checkpoints" / "model.safetensors")
     ledger = read_ledger(path / "ledger.jsonl")
     assert not any(window.is_open for window in ledger.windows())

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gradledger.cli._console import make_console
-from gradledger.cli.train import INTERRUPTED_STATUS, working_directory_importable
+from gradledger.cli.train import EXIT_STATUS, INTERRUPTED_STATUS, working_directory_importable
 
 DEFAULT_OVERRIDES = ("epochs=10",)
 """Of the comparison without a configuration file: enough for the digits, and every arm in under a minute."""
@@ -50,6 +50,7 @@ def _compare(path: Path | None, overrides: list[str], arm_names: str | None, num
     from gradledger.train.arms import choose_arms
     from gradledger.train.comparison import Comparison, compare, write_comparison
     from gradledger.train.comparison_view import print_comparison
+    from gradledger.train.records import STOPPED
     from gradledger.train.run_directory import make_directory
     from gradledger.train.setup import complete, load_data
     from gradledger.train.statements import statements_of
@@ -58,8 +59,7 @@ def _compare(path: Path | None, overrides: list[str], arm_names: str | None, num
     config = complete(checked, loaded)
     seeds = tuple(range(config.seed, config.seed + num_seeds))
     comparison = Comparison(config, loaded, choose_arms(arm_names, config), seeds)
-    stem = f"compare-{config.data.name.replace(':', '-')}"
-    directory = make_directory(config.output, config.name, stem=stem)
+    directory = make_directory(config.output, config.name, stem=f"compare-{config.stem}")
     console = make_console(width_without_terminal=_WIDTH_WITHOUT_TERMINAL)
     num_runs = len(comparison.arms) * num_seeds
     for number, run in enumerate(compare(comparison, directory), start=1):
@@ -74,5 +74,5 @@ def _compare(path: Path | None, overrides: list[str], arm_names: str | None, num
     write_comparison(comparison, statements, directory)
     print_comparison(console, comparison, statements, str(directory))
     typer.echo(f"Report             {write_report([directory], directory / 'report.html')}")
-    interrupted = any(run.exit == "interrupted" for run in comparison.runs)
-    return INTERRUPTED_STATUS if interrupted else 0
+    last = comparison.runs[-1].exit if comparison.runs else "finished"
+    return EXIT_STATUS[last] if last in STOPPED else 0

@@ -1,11 +1,11 @@
 """``gradledger train``: the reference training run."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,16 +15,31 @@ from gradledger.errors import UserError
 
 if TYPE_CHECKING:
     from gradledger.train import Observer, Run
+    from gradledger.train.opening import OpenRun
     from gradledger.train.ranks import RunRanks
     from gradledger.train.setup import Setup
 
-INTERRUPTED_STATUS = 130
 FAILED_STATUS = 1
+INTERRUPTED_STATUS = 130
+TERMINATED_STATUS = 143
+EXIT_STATUS = {
+    "finished": 0,
+    "failed": FAILED_STATUS,
+    "interrupted": INTERRUPTED_STATUS,
+    "terminated": TERMINATED_STATUS,
+}
 
 
 def train(
     config: Annotated[
         Path | None, typer.Argument(help="A YAML file. Left out: the built-in digits, 16 × 4 = 64.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|PATH",
+            help="Go on with a run: a run directory, one of its checkpoints, or auto for the one of the configuration.",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -41,7 +56,7 @@ def train(
 
     try:
         with working_directory_importable(), joined() as ranks:
-            options = _Options(config, overrides or [], table, watch, tensorboard)
+            options = _Options(config, resume, overrides or [], table, watch, tensorboard)
             status = _train(ranks, options)
     except KeyboardInterrupt:  # before training began, or a second time: there is nothing more to save
         status = INTERRUPTED_STATUS
@@ -51,6 +66,7 @@ def train(
 @dataclass(frozen=True)
 class _Options:
     config: Path | None
+    resume: str | None
     overrides: list[str]
     table: bool
     watch: bool
@@ -59,90 +75,108 @@ class _Options:
 
 def _train(ranks: "RunRanks", options: _Options) -> int:
     """Prepare and run; what all ranks have to say, the first one says."""
-    from gradledger.train.config import load_config
+    from gradledger.train.resuming import FinishedError, check_same, load_run
 
+    tell = _tell if ranks.is_first else _tell_nobody
     try:
         # Before torch is imported, where this process is alone: a mistake is told at once.
-        config = ranks.together(lambda: load_config(options.config, options.overrides), "reading of the configuration")
+        config, resumption = ranks.together(
+            lambda: load_run(options.config, options.overrides, options.resume), "reading of the configuration"
+        )
         from gradledger.train import Run, prepare
+        from gradledger.train.opening import open_run
 
         setup = prepare(config, ranks=ranks)
-        directory, files = _open_files(setup)
-        run = Run(setup, _observers(setup, directory, files, options))
+        state = None
+        if resumption is not None:
+            check_same(setup.config, resumption)
+            state = None if resumption.checkpoint is None else resumption.checkpoint.load()
+            tell(resumption.describe())
+        opened = open_run(setup, resumption, tell)
+        run = Run(setup, _observers(setup, opened, options), keeper=opened.keeper)
+    except FinishedError as finished:
+        tell(str(finished))
+        return 0
     except UserError:
         if ranks.is_first:
             raise
         return USAGE_STATUS
-    status = _run(run, directory)
-    if ranks.is_first:
-        _report(directory, options)
-    return status
+    status = _run(run, state, opened.path, tell)
+    return _report(opened.path, options, status) if ranks.is_first else status
 
 
-def _open_files(setup: "Setup") -> "tuple[Path, Observer]":
-    """The run directory, made by the first rank and known to all, and what writes this rank's part of it."""
-    from gradledger.train.files import RankLedger, RunFiles
-    from gradledger.train.run_directory import RunDirectory
-
-    config, ranks = setup.config, setup.ranks
-
-    def make() -> RunDirectory | None:
-        stem = config.data.name.replace(":", "-")
-        return RunDirectory.create(config.output, config.name, stem=stem) if ranks.is_first else None
-
-    made = ranks.together(make, "making of the run directory")
-    path = ranks.gather(None if made is None else made.path, "exchange of its name")[0]
-    assert path is not None
-    return path, RankLedger(path, ranks.rank) if made is None else RunFiles(made)
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
 
 
-def _observers(setup: "Setup", directory: Path, files: "Observer", options: _Options) -> "list[Observer]":
+def _tell_nobody(_line: str) -> None:
+    """Another rank says it."""
+
+
+def _observers(setup: "Setup", opened: "OpenRun", options: _Options) -> "list[Observer]":
     from gradledger.report import write_report
     from gradledger.train.terminal import TerminalView
     from gradledger.train.watching import Refresher
 
     if not setup.ranks.is_first:
-        return [files]
-    observers: list[Observer] = [files, TerminalView(make_console(), table=options.table)]
+        return [opened.files]
+    observers: list[Observer] = [opened.files, TerminalView(make_console(), table=options.table)]
     if options.watch:
-        report = directory / "report.html"
-        typer.echo(f"Open {report}: it renews itself while the run goes on.", err=True)
-        observers.append(Refresher(lambda: write_report([directory], report)))
+        report = opened.path / "report.html"
+        _tell(f"Open {report}: it renews itself while the run goes on.")
+
+        def refresh() -> None:
+            with opened.errors.guarded(report):
+                write_report([opened.path], report)
+
+        observers.append(Refresher(refresh))
     return observers
 
 
-def _run(run: "Run", directory: Path) -> int:
+def _run(run: "Run", state: dict[str, Any] | None, directory: Path, tell: Callable[[str], None]) -> int:
     from gradledger.engine import NonFiniteError, RankError
+    from gradledger.engine.memory.limits import is_out_of_memory
     from gradledger.train.terminal import print_results
+    from gradledger.train.write_errors import WriteError
 
-    is_first = run.setup.ranks.is_first
     try:
-        summary = run.train()
-    except (NonFiniteError, RankError) as error:
-        if is_first:
-            what_for = f"What was learnt before is in {directory}"
-            typer.echo(f"gradledger: training failed: {error}\n{what_for}", err=True)
+        summary = run.train(state)
+    except (NonFiniteError, RankError, WriteError) as error:
+        tell(f"gradledger: training failed: {error}\n{_what_is_kept(run, directory)}")
         return FAILED_STATUS
-    if is_first:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join([str(error), *getattr(error, "__notes__", ())])
+        tell(f"gradledger: training failed: {reason}\n{_what_is_kept(run, directory)}")
+        return FAILED_STATUS
+    if run.setup.ranks.is_first:
         print_results(make_console(), summary, run.evaluations, run.setup.config, str(directory))
-    if summary.exit != "interrupted":
-        return 0
-    if is_first:
-        typer.echo(
-            f"Interrupted after update {summary.num_updates}: "
-            "the open window was voided, what was learnt before it is saved.",
-            err=True,
-        )
-    return INTERRUPTED_STATUS
+    if summary.exit != "finished":
+        tell(f"{summary.exit.capitalize()} after update {summary.num_updates}. {_what_is_kept(run, directory)}")
+    return EXIT_STATUS[summary.exit]
 
 
-def _report(directory: Path, options: _Options) -> None:
+def _what_is_kept(run: "Run", directory: Path) -> str:
+    latest = None if run.keeper is None else run.keeper.latest
+    if latest is None:
+        return f"What was learnt is in {directory}; no checkpoint was made"
+    return f"Go on from {latest.name} with: gradledger train --resume {directory}"
+
+
+def _report(directory: Path, options: _Options, status: int) -> int:
+    """Show what the run came to; the status is that of a failure where it cannot be written."""
     from gradledger.report import print_summary, read_runs, write_report, write_tensorboard
 
     print_summary(directory)
-    write_report([directory], directory / "report.html")
-    if options.tensorboard is not None:
-        write_tensorboard(read_runs([directory]), options.tensorboard)
+    try:
+        write_report([directory], directory / "report.html")
+        if options.tensorboard is not None:
+            write_tensorboard(read_runs([directory]), options.tensorboard)
+    except OSError as error:
+        _tell(f"gradledger: the report of {directory} cannot be written: {error.strerror or error}")
+        return status or FAILED_STATUS
+    return status
 
 
 @contextmanager

@@ -24,7 +24,11 @@ _STATES = {
     "unknown": "unknown",
 }
 
-_ENDINGS = {"interrupted": "This run was interrupted.", "failed": "This run failed."}
+_ENDINGS = {
+    "interrupted": "This run was interrupted.",
+    "terminated": "This run was ended from outside.",
+    "failed": "This run failed.",
+}
 
 Level = Literal["good", "warning", "error", "running"]
 

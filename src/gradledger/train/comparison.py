@@ -23,7 +23,7 @@ from gradledger.train.data import Data
 from gradledger.train.faulty import FaultyPasses
 from gradledger.train.files import RunFiles
 from gradledger.train.passes import EnginePasses
-from gradledger.train.records import EvaluationRecord, Observer, Summary, UpdateRecord
+from gradledger.train.records import STOPPED, EvaluationRecord, Observer, Summary, UpdateRecord
 from gradledger.train.run import Run
 from gradledger.train.run_directory import RunDirectory, finite_or_null
 from gradledger.train.setup import Setup, prepare
@@ -216,7 +216,7 @@ def compare(comparison: Comparison, directory: Path) -> Iterator[ArmRun]:
             run = _train_arm(comparison, arm, seed, directory / arm.name / f"seed-{seed}")
             comparison.runs.append(run)
             yield run
-            if run.exit == "interrupted":
+            if run.exit in STOPPED:
                 return
     if comparison.has("accumulated", "large-batch"):
         pairs = zip(comparison.of("accumulated"), comparison.of("large-batch"), strict=True)

@@ -21,6 +21,7 @@ Tail = Literal["keep", "drop", "carry"]
 NonFinite = Literal["raise", "skip-update", "drop-micro-batch"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
 Sync = Literal["auto", "last", "every"]
+OnWriteError = Literal["stop", "continue"]
 
 
 class Choice(BaseModel):
@@ -49,6 +50,7 @@ class TrainConfig(BaseModel):
 
     ``steps`` counts the micro-batches of a window, on each rank where there are several; ``effective_batch_size`` says
     the same in samples of all ranks.
+    ``num_workers`` processes read a data set's samples; 0: the training process itself does.
     ``num_threads`` is for the CPU; null leaves torch's own number, or 1 for a model so small that more only cost.
 
     Example:
@@ -79,6 +81,10 @@ class TrainConfig(BaseModel):
     num_threads: int | None = Field(None, ge=1, description="a whole number of at least 1, or null")
     parallel: Choice = Field(Choice(name="ddp"), description=_CHOICE)
     sync: Sync = Field("auto", description=f"one of {', '.join(get_args(Sync))}")
+    num_workers: int = Field(0, ge=0, description="a whole number of processes, at least 0")
+    checkpoint_every: int | Literal["epoch"] | None = Field("epoch", description="a number of updates, epoch, or null")
+    keep_checkpoints: int = Field(3, ge=1, description="a whole number of at least 1")
+    on_write_error: OnWriteError = Field("stop", description=f"one of {', '.join(get_args(OnWriteError))}")
     epochs: int = Field(20, ge=1, description="a whole number of at least 1")
     seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
     _num_ranks: int = PrivateAttr(1)
@@ -98,6 +104,13 @@ class TrainConfig(BaseModel):
         if value is not None and (value in ("", ".", "..") or re.search(r"[/\\\0]", value)):
             raise ValueError("not a file name")
         return value
+
+    @field_validator("checkpoint_every", mode="before")
+    @classmethod
+    def _is_due_at_times(cls, value: Any) -> Any:
+        if value is None or value == "epoch" or (type(value) is int and value >= 1):
+            return value
+        raise ValueError("no number of updates")
 
     @field_validator("device")
     @classmethod
@@ -147,6 +160,11 @@ class TrainConfig(BaseModel):
         return config
 
     @property
+    def stem(self) -> str:
+        """What the directory of a run without a name begins with."""
+        return self.data.name.replace(":", "-")
+
+    @property
     def num_ranks(self) -> int:
         """The processes that train together."""
         return self._num_ranks
@@ -167,11 +185,14 @@ def _nearest(samples: int, size: int) -> str:
     return "choose " + " or ".join(str(n * size) for n in (samples // size, samples // size + 1) if n)
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
+) -> TrainConfig:
     """Read and check a configuration.
 
     Args:
-        path: A YAML file. None: every default.
+        path: A YAML file. None: ``base``.
+        base: Plain values. None: every default.
         overrides: ``key=value`` texts that go over the file, such as ``"optimizer.lr=0.05"``.
 
     Raises:
@@ -182,7 +203,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         {'lr': 0.01}
     """
     source = "the configuration" if path is None else str(path)
-    record = {} if path is None else _read_yaml(Path(path))
+    record = dict(base or {}) if path is None else _read_yaml(Path(path))
     for override in overrides:
         _apply_override(record, override)
     return validate_config(record, source=source)

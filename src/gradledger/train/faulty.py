@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -13,8 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from gradledger.ledger import Backward, EpochEnd, EpochStart, Ledger, Schedule, Step, Zero
 from gradledger.train.config import Tail
 from gradledger.train.interrupts import Interrupts
+from gradledger.train.loading import set_epoch
 from gradledger.train.memory import PeakMemory
-from gradledger.train.passes import Clock, Update
+from gradledger.train.passes import Clock, Pause, Update
 from gradledger.train.setup import Setup
 
 Fault = Literal["never-zeroed", "zeroed-inside", "not-normalized", "tail-mis-scaled", "tail-dropped"]
@@ -35,12 +36,14 @@ class FaultyPasses:
         setup: What is trained; clipping and mixed precision are left out.
         clock: Where the time goes.
         memory: Measures the first windows.
-        interrupts: Ctrl-C.
+        interrupts: What signals ask for; it is looked at between micro-batches.
     """
+
+    num_done_in_window = None
 
     def __init__(self, fault: Fault, setup: Setup, clock: Clock, memory: PeakMemory, interrupts: Interrupts) -> None:
         self._fault = fault
-        self._setup, self._clock, self._memory, self._interrupts = setup, clock, memory, interrupts
+        self._setup, self._clock, self._memory = setup, clock, memory
         self._num_epochs = 0
         self.ledger = Ledger()
         self.num_updates = 0
@@ -50,20 +53,33 @@ class FaultyPasses:
     def schedule(self, validation_loss: float) -> None:
         """Nothing waits for the validation loss here."""
 
-    def one_pass(self, *, tail: Tail) -> Iterator[Update]:
+    def state_dict(self) -> dict[str, Any]:
+        """There is none: a mistake is shown, not kept.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As for :meth:`state_dict`."""
+        raise NotImplementedError
+
+    def one_pass(self, *, epoch: int, tail: Tail, pause: Pause) -> Iterator[Update]:
         """Train on each sample once, mistaken."""
         loader = self._setup.loader
+        set_epoch(loader, epoch)
         self._write(EpochStart, epoch=self._num_epochs)
         batches = iter(loader)
         while micro_batches := list(islice(batches, self._setup.config.num_micro_batches_per_window)):
             with self._memory.window():
-                update = self._window(micro_batches)
+                update = self._window(micro_batches, pause)
             if update is not None:
                 yield update
         self._write(EpochEnd, epoch=self._num_epochs)
         self._num_epochs += 1
 
-    def _window(self, micro_batches: list[Any]) -> Update | None:
+    def _window(self, micro_batches: list[Any], pause: Pause) -> Update | None:
         setup, steps = self._setup, self._setup.config.num_micro_batches_per_window
         is_tail = len(micro_batches) < steps
         weights = [self._weight(micro_batch) for micro_batch in micro_batches]
@@ -71,7 +87,7 @@ class FaultyPasses:
         window_loss = 0.0
         with self._clock.measure("forward_backward"):
             for index, ((inputs, labels), weight) in enumerate(zip(micro_batches, weights, strict=True)):
-                self._interrupts.check()
+                pause()
                 if self._fault == "zeroed-inside" or (index == 0 and self._fault == "tail-dropped"):
                     self._zero()
                 loss = setup.loss(setup.model(inputs.to(setup.device)), labels.to(setup.device))

@@ -3,54 +3,73 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from gradledger.ledger import Entry
+from gradledger.train.checkpoint.writing import replacing
 from gradledger.train.config import TrainConfig
 from gradledger.train.records import EvaluationRecord, Observer, Summary, UpdateRecord
-from gradledger.train.run_directory import RunDirectory, append_to, open_rank_ledger
+from gradledger.train.run_directory import CONFIG, LEDGER, METRICS, Lines, RunDirectory, append_to, open_rank_ledger
+from gradledger.train.write_errors import WriteErrors
 
 
 class RunFiles(Observer):
-    """The configuration, the ledger, the metrics, and at the end (however it comes) the weights."""
+    """The configuration, the ledger, the metrics, and at the end (however it comes) the weights.
 
-    def __init__(self, directory: RunDirectory) -> None:
+    Args:
+        directory: Where they go.
+        errors: What becomes of a file that cannot be written; None: that stops the run.
+    """
+
+    def __init__(self, directory: RunDirectory, errors: WriteErrors | None = None) -> None:
         self._directory = directory
+        self._errors = errors or WriteErrors()
 
     def begin(self, config: TrainConfig, num_planned_updates: int | None) -> None:
         """Write the configuration."""
-        self._directory.write_config(config.model_dump())
+        if self._directory.is_new:
+            with self._errors.guarded(self._directory.path / CONFIG):
+                self._directory.write_config(config.model_dump())
 
     def update(self, record: UpdateRecord) -> None:
         """Append to the metrics."""
-        self._directory.append_metrics({"kind": "update", **asdict(record)})
+        self._append_metrics({"kind": "update", **asdict(record)})
 
     def entries(self, entries: Sequence[Entry]) -> None:
         """Append to the ledger."""
-        self._directory.append_entries(entries)
+        with self._errors.guarded(self._directory.path / LEDGER):
+            self._directory.append_entries(entries)
 
     def evaluation(self, record: EvaluationRecord) -> None:
         """Append to the metrics."""
         place = {"update": record.update, "epoch": record.epoch, "split": record.split}
-        self._directory.append_metrics({"kind": "evaluation", **place, **record.evaluation.as_record()})
+        self._append_metrics({"kind": "evaluation", **place, **record.evaluation.as_record()})
 
     def weights(self, write: Callable[[str], None]) -> None:
         """Save the weights."""
-        write(str(self._directory.checkpoints / "model.safetensors"))
+        path = self._directory.path / "checkpoints" / "model.safetensors"
+        with self._errors.guarded(path), replacing(self._directory.checkpoints / path.name) as aside:
+            write(str(aside))
 
     def end(self, summary: Summary) -> None:
         """Append the summary."""
         fields = asdict(summary)
-        self._directory.append_metrics({"kind": "summary", **fields.pop("details"), **fields})
-        self._directory.close()
+        self._append_metrics({"kind": "summary", **fields.pop("details"), **fields})
+        with self._errors.last_chance(self._directory.path):
+            self._directory.close()
+
+    def _append_metrics(self, record: Mapping[str, Any]) -> None:
+        with self._errors.guarded(self._directory.path / METRICS):
+            self._directory.append_metrics(record)
 
 
 class RankLedger(Observer):
     """The ledger of a rank that writes nothing else, beside the first one's in the run directory."""
 
-    def __init__(self, directory: str | os.PathLike[str], rank: int) -> None:
-        self._file = open_rank_ledger(directory, rank)
+    def __init__(self, directory: str | os.PathLike[str], rank: int, lines: Lines | None = None) -> None:
+        self._file = open_rank_ledger(directory, rank, lines)
 
     def entries(self, entries: Sequence[Entry]) -> None:
         """Append to the ledger."""

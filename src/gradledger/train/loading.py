@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 
+from gradledger.engine.rewinding import Generators
 from gradledger.metrics import Uncounted
 from gradledger.train.config import TrainConfig
 from gradledger.train.data import length_of
+from gradledger.train.workers import SampleNumbers, SeededByMicroBatch, leave_signals_alone
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class MicroBatchSampler(Sampler[list[int]]):
     """The sample numbers of each micro-batch; every epoch has its own order, a function of seed and epoch alone.
 
     Micro-batch sizes cut one and the same order, so runs with unlike sizes, and unlike numbers of ranks, see the
-    samples alike.
+    samples alike. An epoch may be begun behind any number of its micro-batches.
 
     Args:
         num_samples: Samples in the data set.
@@ -87,6 +89,7 @@ class MicroBatchSampler(Sampler[list[int]]):
         self.seed = seed
         self.share = share or Share()
         self.epoch = 0
+        self.num_skipped = 0
 
     @property
     def num_micro_batches(self) -> int:
@@ -98,9 +101,9 @@ class MicroBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         pieces_of = lru_cache(maxsize=2)(self._pieces)  # under "carry" an epoch begins with the end of another
-        for number in self.share.numbers(self.epoch, self.num_micro_batches):
+        for number in self.share.numbers(self.epoch, self.num_micro_batches)[self.num_skipped :]:
             epochs_before, position = divmod(number, self.num_micro_batches)
-            yield pieces_of(epochs_before + 1)[position].tolist()
+            yield SampleNumbers(pieces_of(epochs_before + 1)[position].tolist(), number)
 
     def _pieces(self, epoch: int) -> tuple[Tensor, ...]:
         if self.seed is None:
@@ -112,27 +115,76 @@ class MicroBatchSampler(Sampler[list[int]]):
 
 
 def make_loader(
-    dataset: Dataset[Any], micro_batch_size: int, seed: int | None, share: Share | None = None
+    dataset: Dataset[Any],
+    micro_batch_size: int,
+    seed: int | None,
+    share: Share | None = None,
+    *,
+    num_workers: int = 0,
 ) -> DataLoader[Any]:
     """A loader of micro-batches that draws nothing from the global random state.
 
     Its ``sampler`` or ``batch_sampler`` is a :class:`MicroBatchSampler`, except for an iterable data set, which has
-    its own order, and of which :func:`own_part` takes a rank's share.
+    its own order, and of which :func:`own_part` takes a rank's share. Data in tensors are read without workers.
     """
     generator = torch.Generator().manual_seed(0 if seed is None else seed)  # a loader draws a number it may not need
+    workers: dict[str, Any] = {"num_workers": num_workers}
+    if num_workers:
+        workers["worker_init_fn"] = leave_signals_alone
     if isinstance(dataset, IterableDataset):
-        return DataLoader(dataset, batch_size=micro_batch_size, generator=generator)
+        return DataLoader(dataset, batch_size=micro_batch_size, generator=generator, **workers)
     sampler = MicroBatchSampler(length_of(dataset), micro_batch_size, seed, share)
     if isinstance(dataset, TensorDataset):  # takes a list of sample numbers at once
         return DataLoader(dataset, sampler=sampler, batch_size=None, generator=generator)
-    return DataLoader(dataset, batch_sampler=sampler, generator=generator)
+    seeded = SeededByMicroBatch(dataset, seed or 0) if num_workers else dataset
+    return DataLoader(seeded, batch_sampler=sampler, generator=generator, **workers)
 
 
-def set_epoch(loader: DataLoader[Any], epoch: int) -> None:
-    """Choose the order of the loader's next pass."""
+def set_epoch(loader: DataLoader[Any], epoch: int, num_skipped: int = 0) -> None:
+    """Choose the order of the loader's next pass, and behind how many of its micro-batches it begins."""
     for sampler in (loader.sampler, loader.batch_sampler):
         if isinstance(sampler, MicroBatchSampler):
-            sampler.epoch = epoch
+            sampler.epoch, sampler.num_skipped = epoch, num_skipped
+
+
+class Reading:
+    """A rank's micro-batches of an epoch, from any of them on, counted as they are read.
+
+    Args:
+        loader: As :func:`make_loader` makes it.
+        share: The rank's share of it.
+        seed: The run's seed.
+    """
+
+    def __init__(self, loader: DataLoader[Any], share: Share, seed: int) -> None:
+        self._loader = loader
+        self._share = share
+        self._seed = seed
+        self._is_stream = isinstance(loader.dataset, IterableDataset)
+        self.num_read = 0
+
+    def begin(self, epoch: int) -> None:
+        """Let the next pass be that of an epoch, behind what was read of it already."""
+        set_epoch(self._loader, epoch, self.num_read)
+        if self._loader.num_workers and self._loader.generator is not None:  # which the workers' seeds come from
+            self._loader.generator.manual_seed(self._seed * 1_000_003 + epoch)
+
+    def end(self) -> None:
+        """The epoch is over: the next one is read from its start."""
+        self.num_read = 0
+
+    def __len__(self) -> int:
+        return len(self._loader)  # of a stream it raises TypeError, as is asked of what has no length
+
+    def __iter__(self) -> Iterator[Any]:
+        micro_batches = own_part(self._loader, self._share) if self._is_stream else iter(self._loader)
+        if self._is_stream and self.num_read:  # it cannot be begun elsewhere than at its start
+            present = Generators(())
+            next(islice(micro_batches, self.num_read - 1, None), None)
+            present.restore()
+        for micro_batch in micro_batches:
+            self.num_read += 1
+            yield micro_batch
 
 
 def own_part(loader: DataLoader[Any], share: Share) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,6 +63,7 @@ class PeakMemory:
         self._num_left = self.NUM_WINDOWS if can_measure else 0
         self._tensors = [*model.parameters(), *model.buffers()]
         self._live: LiveBytes | None = None
+        self._earlier_peak = 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -80,6 +81,15 @@ class PeakMemory:
 
     def peak_bytes(self) -> int | None:
         """The peak so far; None where nothing was measured."""
+        peak = self._earlier_peak if self._live is None else max(self._live.peak, self._earlier_peak)
         if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        return None if self._live is None else self._live.peak
+            peak = max(torch.cuda.max_memory_allocated(self._device), peak)
+        return peak or None
+
+    def state_dict(self) -> dict[str, int]:
+        """What was measured so far."""
+        return {"peak": self.peak_bytes() or 0, "num_left": self._num_left}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from there: windows that were measured are not measured again."""
+        self._earlier_peak, self._num_left = state["peak"], state["num_left"]

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gradledger.engine import Accumulator, Window
 from gradledger.ledger import Ledger
 from gradledger.train.config import Tail
-from gradledger.train.interrupts import Interrupts
-from gradledger.train.loading import own_part
+from gradledger.train.interrupts import NOTHING_ASKED, Asked, Interrupts
+from gradledger.train.loading import Reading
 from gradledger.train.memory import PeakMemory
 from gradledger.train.setup import Setup
+
+Pause = Callable[[], None]
+"""Called between micro-batches, where a run can be saved and stopped."""
+
+
+class _Tally(NamedTuple):
+    """What a window held, of this rank."""
+
+    num_samples: int = 0
+    num_micro_batches: int = 0
 
 
 class ClosedWindow(Protocol):
@@ -46,6 +56,7 @@ class Update:
     num_samples: int
     num_micro_batches: int
     seconds: float
+    asked: Asked = NOTHING_ASKED
 
 
 class Clock:
@@ -58,6 +69,15 @@ class Clock:
     def start(self) -> None:
         """Let :attr:`total` begin at 0."""
         self._started = perf_counter()
+
+    def state_dict(self) -> dict[str, float]:
+        """The seconds so far."""
+        return {"total": self.total, **self.seconds}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from earlier seconds."""
+        self._started = perf_counter() - state["total"]
+        self.seconds = {part: state[part] for part in self.seconds}
 
     @property
     def total(self) -> float:
@@ -94,12 +114,25 @@ class Passes(Protocol):
         """When ranks reduce gradients and what that takes; None in one process."""
         ...
 
-    def one_pass(self, *, tail: Tail) -> Iterator[Update]:
-        """Train on each sample once; yields as windows close."""
+    @property
+    def num_done_in_window(self) -> int | None:
+        """Micro-batches done with in the open window; None between windows."""
+        ...
+
+    def one_pass(self, *, epoch: int, tail: Tail, pause: Pause) -> Iterator[Update]:
+        """Train on each sample once; yields as windows close, and calls ``pause`` between their micro-batches."""
         ...
 
     def schedule(self, validation_loss: float) -> None:
         """The validation loss is known."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training goes on from, except the model; inside a window, after a micro-batch is done with."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
         ...
 
 
@@ -109,6 +142,9 @@ class EnginePasses:
     def __init__(self, setup: Setup, clock: Clock, memory: PeakMemory, interrupts: Interrupts) -> None:
         config = setup.config
         self._setup, self._clock, self._memory, self._interrupts = setup, clock, memory, interrupts
+        self._reading = Reading(setup.loader, setup.share, config.seed)
+        self._tally: _Tally | None = None
+        self._saved_tally: _Tally | None = None
         self._accumulator = Accumulator(
             setup.model,
             setup.optimizer,
@@ -139,43 +175,69 @@ class EnginePasses:
         cost = self._accumulator.sync_cost
         return None if cost is None else str(cost)
 
-    def one_pass(self, *, tail: Tail) -> Iterator[Update]:
-        """Train on each sample once; yields as windows close."""
+    @property
+    def num_done_in_window(self) -> int | None:
+        """Micro-batches done with in the open window; None between windows."""
+        return None if self._tally is None else self._tally.num_micro_batches
+
+    def one_pass(self, *, epoch: int, tail: Tail, pause: Pause) -> Iterator[Update]:
+        """Train on each sample once; yields as windows close, and calls ``pause`` between their micro-batches."""
         setup, clock = self._setup, self._clock
+        self._reading.begin(epoch)
         windows = self._windows(tail)
         while True:
             with clock.measure("data"):
                 window = next(windows, None)
             if window is None:
-                return
-            lr, num_samples, num_micro_batches = float(setup.optimizer.param_groups[0]["lr"]), 0, 0
+                break
+            lr = float(setup.optimizer.param_groups[0]["lr"])
             with self._memory.window():
-                started = perf_counter()
-                with window:
-                    for inputs, labels in window:
-                        if setup.ranks.size == 1:  # several ranks are interrupted between windows, all at once
-                            self._interrupts.check()
-                        window.backward(setup.loss(setup.model(inputs), labels))
-                        if not window.is_padding:
-                            num_samples += len(labels)
-                            num_micro_batches += 1
-                    closing = perf_counter()
-                clock.seconds["step"] += perf_counter() - closing
-                clock.seconds["forward_backward"] += closing - started
-            is_asked = float(self._interrupts.is_requested)
-            numbers = setup.ranks.total("end of a window", num_samples, num_micro_batches, is_asked)
-            yield Update(window, self.num_updates, lr, int(numbers[0]), int(numbers[1]), clock.total)
-            if numbers[2] and setup.ranks.size > 1:
-                raise KeyboardInterrupt
+                tally = self._train_window(window, pause)
+            numbers = setup.ranks.total("end of a window", *tally, *self._interrupts.asked)
+            asked = Asked(*map(bool, numbers[2:]))
+            yield Update(window, self.num_updates, lr, int(numbers[0]), int(numbers[1]), clock.total, asked)
+        self._reading.end()
+
+    def _train_window(self, window: Window, pause: Pause) -> _Tally:
+        setup, clock = self._setup, self._clock
+        tally, self._saved_tally = self._saved_tally or _Tally(), None
+        started = perf_counter()
+        try:
+            with window:
+                for inputs, labels in window:
+                    window.backward(setup.loss(setup.model(inputs), labels))
+                    if not window.is_padding:
+                        tally = self._tally = _Tally(tally.num_samples + len(labels), tally.num_micro_batches + 1)
+                    if setup.ranks.size == 1:  # several ranks are interrupted between windows, all at once
+                        pause()
+                closing = perf_counter()
+        finally:
+            self._tally = None
+        clock.seconds["step"] += perf_counter() - closing
+        clock.seconds["forward_backward"] += closing - started
+        return tally
 
     def _windows(self, tail: Tail) -> Iterator[Window]:
-        setup = self._setup
-        steps = setup.config.num_micro_batches_per_window
-        if setup.num_planned_updates is None:  # a DataLoader over a stream has a __len__ that raises; this has none
-            return self._accumulator.windows(own_part(setup.loader, setup.share), steps=steps, tail=tail)
-        if setup.share.num_ranks > 1:  # which has seen to the tail
+        steps = self._setup.config.num_micro_batches_per_window
+        if (
+            self._setup.share.num_ranks > 1 and self._setup.num_planned_updates is not None
+        ):  # which has seen to the tail
             tail = "keep"
-        return self._accumulator.windows(setup.loader, steps=steps, tail=tail)
+        return self._accumulator.windows(self._reading, steps=steps, tail=tail)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training goes on from, except the model."""
+        return {
+            "accumulator": self._accumulator.state_dict(),
+            "num_read": self._reading.num_read,
+            "tally": None if self._tally is None else tuple(self._tally),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._accumulator.load_state_dict(state["accumulator"])
+        self._reading.num_read = state["num_read"]
+        self._saved_tally = None if state["tally"] is None else _Tally(*state["tally"])
 
     def schedule(self, validation_loss: float) -> None:
         """Tell a scheduler that waits for the validation loss."""

@@ -10,7 +10,9 @@ from gradledger.ledger import Entry
 from gradledger.metrics import Evaluation
 from gradledger.train.config import TrainConfig
 
-Exit = Literal["finished", "interrupted", "failed"]
+Exit = Literal["finished", "interrupted", "terminated", "failed"]
+STOPPED = ("interrupted", "terminated")
+"""Ended by Ctrl-C or SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)

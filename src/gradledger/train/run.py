@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import TensorDataset
 
 from gradledger import __version__
+from gradledger.errors import UserError
 from gradledger.ledger import Entry, Evaluate, Metric
 from gradledger.metrics import ClassificationMetrics, Evaluation, evaluate, find_leakage, import_torchmetrics
-from gradledger.train.interrupts import Interrupts
-from gradledger.train.loading import evaluation_batches, set_epoch
+from gradledger.train.checkpoint.keeping import Keeper
+from gradledger.train.config import Tail
+from gradledger.train.interrupts import NOTHING_ASKED, Asked, Interrupts, TerminatedError
+from gradledger.train.loading import evaluation_batches
 from gradledger.train.memory import PeakMemory
 from gradledger.train.parallel import is_sharded, to_evaluate, weights_writer
 from gradledger.train.passes import Clock, EnginePasses, Passes, Update
+from gradledger.train.progress import Progress, Split
 from gradledger.train.records import EvaluationRecord, Exit, Observer, Summary, UpdateRecord
 from gradledger.train.setup import Setup, set_seed, threads
 
@@ -35,6 +39,7 @@ class Run:
         setup: What to train, with what.
         observers: Are told of each update, ledger entry and evaluation, in order.
         make_passes: Makes the way of training; None: the engine's.
+        keeper: Writes checkpoints; None: there are none.
 
     Example:
         >>> from gradledger.train import load_config, prepare
@@ -49,6 +54,7 @@ class Run:
         setup: Setup,
         observers: Sequence[Observer] = (),
         make_passes: Callable[[Setup, Clock, PeakMemory, Interrupts], Passes] = EnginePasses,
+        keeper: Keeper | None = None,
     ) -> None:
         self.setup = setup
         self.evaluations: dict[str, Evaluation] = {}
@@ -57,49 +63,115 @@ class Run:
         self._memory = PeakMemory(setup.model, setup.device)
         self._interrupts = Interrupts()
         self._passes = make_passes(setup, self._clock, self._memory, self._interrupts)
+        self.keeper = keeper
         self._unread: list[tuple[int, Update]] = []
         self._num_entries_told = 0
-        self._num_epochs = 0
-        self._epoch_loss = _WeightedMean()
+        self._progress = Progress()
         is_cpu = setup.device.type == "cpu"
         self._updates_per_read = 1 if is_cpu else _UPDATES_PER_READ_ON_ACCELERATOR
 
-    def train(self) -> Summary:
-        """Train to the end, or until Ctrl-C.
+    def train(self, state: Mapping[str, Any] | None = None) -> Summary:
+        """Train to the end, or until Ctrl-C or SIGTERM: the run is saved, and an open window is void.
+
+        Args:
+            state: Go on from here: what a :class:`~gradledger.train.checkpoint.reading.Checkpoint` loads.
 
         Returns:
-            The summary; ``exit`` is ``"interrupted"`` after Ctrl-C, with the open window voided.
+            The summary, which says how it ended.
 
         Raises:
+            UserError: The state is not one of this run.
             Exception: Whatever training raised, after the observers were told the end.
         """
         import_torchmetrics()  # so that loading it is not taken for training
         with threads(self.setup), self._interrupts:
-            return self._train()
+            return self._train(state)
 
-    def _train(self) -> Summary:
+    def _train(self, state: Mapping[str, Any] | None) -> Summary:
         exit: Exit = "failed"
         try:
             with self.setup.ranks.telling():
+                self._begin(state)
                 self._train_epochs()
             exit = "finished"
+        except TerminatedError:
+            exit = "terminated"
         except KeyboardInterrupt:
             exit = "interrupted"
         finally:
             summary = self._end(exit)
         return summary
 
-    def _train_epochs(self) -> None:
+    def _begin(self, state: Mapping[str, Any] | None) -> None:
         config = self.setup.config
         self._tell(lambda observer: observer.begin(config, self.setup.num_planned_updates))
         self.setup.model.train()
         set_seed(config.seed, self.setup.ranks.rank)  # what happened since the model was made does not matter
         self._clock.start()
-        for epoch in range(1, config.epochs + 1):
-            self._train_epoch(epoch)
-            self._num_epochs = epoch
-        self._evaluate("train", config.epochs)
-        self._interrupts.check_together(self.setup.ranks)
+        if state is not None:
+            self._load(state)
+
+    def _train_epochs(self) -> None:
+        progress, num_epochs = self._progress, self.setup.config.epochs
+        while progress.epoch <= num_epochs:
+            self._train_epoch()
+            progress.begin_next_epoch()
+            if self.setup.config.checkpoint_every == "epoch":
+                self._save()
+            self._pause_together()
+        self._evaluate("train", num_epochs)
+        if "validation" not in self.evaluations:  # gone on from the end of the last epoch
+            self.evaluations["validation"] = self._measure("validation")
+
+    # Checkpoints
+
+    def _pause(self) -> None:
+        """Between micro-batches, where several ranks cannot meet: save and stop if somebody asked for it."""
+        if self._interrupts.asked is not NOTHING_ASKED and self.setup.ranks.size == 1:
+            self._obey(self._interrupts.asked)
+
+    def _pause_together(self) -> None:
+        """Between epochs: the same, on all ranks."""
+        asked = self.setup.ranks.total("look for signals", *self._interrupts.asked)
+        self._obey(Asked(*map(bool, asked)))
+
+    def _obey(self, asked: Asked) -> None:
+        if any(asked):
+            self._interrupts.forget_checkpoint()
+            self._save()
+            asked.stop()
+
+    def _save(self) -> None:
+        """Make a checkpoint here, where every line about what was done before it has been written."""
+        if self.keeper is None:
+            return
+        self._read_updates()
+        passes = self._passes
+        self.keeper.save(self._state(), update=passes.num_updates, micro_batch=passes.num_done_in_window)
+        self._progress.saved_update = passes.num_updates
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.setup.model.state_dict(),
+            "config": self.setup.config.model_dump(),
+            "passes": self._passes.state_dict(),
+            "progress": self._progress.state_dict(),
+            "clock": self._clock.state_dict(),
+            "memory": self._memory.state_dict(),
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        try:
+            self.setup.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise UserError(f"the checkpoint does not fit the model: {' '.join(str(error).split())}") from None
+        self._progress = Progress.from_state_dict(state["progress"])
+        self._clock.load_state_dict(state["clock"])
+        self._memory.load_state_dict(state["memory"])
+        self._passes.load_state_dict(state["passes"])  # last, as nothing may draw from the random generators after it
+        self._progress.saved_update = self._passes.num_updates
+
+    # The end
 
     def _end(self, exit: Exit) -> Summary:
         """Tell what is left to be told, and hand out the weights unless other ranks hold parts of them and are gone."""
@@ -124,18 +196,24 @@ class Run:
         if len(train) + len(validation) <= _MOST_SAMPLES_COMPARED:
             yield from find_leakage(train.tensors[0], validation.tensors[0]).entries(update)
 
-    def _train_epoch(self, epoch: int) -> None:
-        config = self.setup.config
-        set_epoch(self.setup.loader, epoch)
-        is_last = epoch == config.epochs
-        for update in self._passes.one_pass(tail="keep" if is_last and config.tail == "carry" else config.tail):
-            self._unread.append((epoch, update))
+    # An epoch
+
+    def _train_epoch(self) -> None:
+        config, progress = self.setup.config, self._progress
+        is_last = progress.epoch == config.epochs
+        tail: Tail = "keep" if is_last and config.tail == "carry" else config.tail
+        passes = self._passes.one_pass(epoch=progress.epoch, tail=tail, pause=self._pause)
+        for update in () if progress.is_trained else passes:
+            self._unread.append((progress.epoch, update))
             if len(self._unread) >= self._updates_per_read:
                 self._read_updates()
+            if progress.is_checkpoint_due(update.update, config.checkpoint_every):
+                self._save()
+            self._obey(update.asked)
+        progress.is_trained = True
         self._read_updates()
-        evaluation = self._evaluate("validation", epoch)
+        evaluation = self._evaluate("validation", progress.epoch)
         self._passes.schedule(evaluation.loss)
-        self._interrupts.check_together(self.setup.ranks)
 
     def _read_updates(self) -> None:
         """Fetch what closed windows came to, and tell it with the ledger's new entries."""
@@ -153,7 +231,7 @@ class Run:
                 seconds=update.seconds,
                 skipped=window.skipped,
             )
-            self._epoch_loss.add(record.loss, record.num_samples)
+            self._progress.loss.add(record.loss, record.num_samples)
             self._tell(lambda observer, record=record: observer.update(record))  # type: ignore[misc]  # bound now
         self._unread.clear()
 
@@ -164,23 +242,16 @@ class Run:
         if entries:
             self._tell(lambda observer: observer.entries(entries))
 
-    def _evaluate(self, split: Literal["train", "validation"], epoch: int) -> Evaluation:
+    def _evaluate(self, split: Split, epoch: int) -> Evaluation:
         setup = self.setup
-        dataset = setup.data.train if split == "train" else setup.data.validation
-        with setup.ranks.telling(can_meet=not is_sharded(setup.model)):
-            evaluation = evaluate(
-                to_evaluate(setup.model),
-                evaluation_batches(dataset, setup.config.micro_batch_size, setup.share),
-                setup.loss,
-                task=setup.data.task,
-                num_classes=setup.data.num_outputs,
-                weight=setup.weight,
-                device=setup.device,
-                autocast=self._autocast,
-                gather=lambda part: setup.ranks.gather(part, "end of an evaluation"),
-            )
-        is_first = split not in self.evaluations
-        self.evaluations[split] = evaluation
+        try:
+            evaluation = self.evaluations[split] = self._measure(split)
+        except KeyboardInterrupt:
+            if not self._interrupts.is_urgent:
+                self._save()  # the random generators are as they were before it
+            raise
+        is_first = split not in self._progress.evaluated
+        self._progress.evaluated.add(split)
         place: dict[str, Any] = {
             "rank": setup.ranks.rank,
             "micro_batch": self._passes.num_micro_batches,
@@ -195,11 +266,33 @@ class Run:
         self._tell_entries()
         return evaluation
 
+    def _measure(self, split: Split) -> Evaluation:
+        setup = self.setup
+        dataset = setup.data.train if split == "train" else setup.data.validation
+        batches = evaluation_batches(dataset, setup.config.micro_batch_size, setup.share)
+        with setup.ranks.telling(can_meet=not is_sharded(setup.model)):
+            return evaluate(
+                to_evaluate(setup.model),
+                batches if setup.ranks.size > 1 else self._stopping_between(batches),
+                setup.loss,
+                task=setup.data.task,
+                num_classes=setup.data.num_outputs,
+                weight=setup.weight,
+                device=setup.device,
+                autocast=self._autocast,
+                gather=lambda part: setup.ranks.gather(part, "end of an evaluation"),
+            )
+
+    def _stopping_between(self, batches: Iterable[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self._interrupts.asked.stop()
+            yield batch
+
     def _metrics(self, evaluation: Evaluation, split: str, place: dict[str, Any], *, is_first: bool) -> Iterator[Entry]:
         if split == "validation":
             if is_first:
                 yield from self._leakage(self._passes.num_updates)
-            yield Metric(name="loss", value=self._epoch_loss.take(), split="train", **place)
+            yield Metric(name="loss", value=self._progress.loss.take(), split="train", **place)
         for name, value in metric_values(evaluation, self.setup.data.class_names):
             yield Metric(name=name, value=value, split=split, **place)
 
@@ -213,7 +306,7 @@ class Run:
         return Summary(
             exit=exit,
             num_updates=self._passes.num_updates,
-            num_epochs=self._num_epochs,
+            num_epochs=self._progress.epoch - 1,
             seconds={"total": self._clock.total, **self._clock.seconds},
             peak_memory_bytes=self._memory.peak_bytes(),
             details={
@@ -238,21 +331,6 @@ class Run:
     def _tell(self, message: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             message(observer)
-
-
-class _WeightedMean:
-    def __init__(self) -> None:
-        self._sum = self._weight = 0.0
-
-    def add(self, value: float, weight: float) -> None:
-        self._sum += value * weight
-        self._weight += weight
-
-    def take(self) -> float:
-        """The mean since it was last taken."""
-        mean = self._sum / self._weight if self._weight else float("nan")
-        self._sum = self._weight = 0.0
-        return mean
 
 
 def metric_values(evaluation: Evaluation, class_names: Sequence[str]) -> list[tuple[str, float]]:

@@ -12,38 +12,48 @@ Over several ranks the first one writes it; each other one adds its own ledger, 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
 from gradledger.errors import UserError
 from gradledger.ledger import Entry, entry_to_json, write_header
+from gradledger.train.checkpoint.layout import Extent
+from gradledger.train.checkpoint.lines import LineFile
+
+CONFIG, LEDGER, METRICS = "config.yaml", "ledger.jsonl", "metrics.jsonl"
+
+Lines = Mapping[str, Extent]
+"""How far a run's files went when a checkpoint was made, by their names."""
 
 
 class RunDirectory:
-    """An open run directory; lines are appended and reach the disk with each call.
+    """An open run directory; lines are appended and handed to the system with each call.
 
     Args:
-        path: A directory that does not exist yet, or an empty one.
+        path: A directory that does not exist yet, or an empty one, unless a run in it is gone on with.
+        is_resumed: A run in it is gone on with.
+        lines: How far its files went; None: it begins again.
 
     Raises:
-        UserError: The directory holds a run already, or cannot be made.
+        UserError: The directory holds a run already, or cannot be made or opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, is_resumed: bool = False, lines: Lines | None = None) -> None:
         self.path = Path(path)
         _make(self.path)
-        if any(self.path.iterdir()):
+        if not is_resumed and any(self.path.iterdir()):
             raise UserError(f"{self.path} is not empty: choose another name, or remove it first")
-        self._ledger = (self.path / "ledger.jsonl").open("x", encoding="utf-8")
-        self._metrics = (self.path / "metrics.jsonl").open("x", encoding="utf-8")
-        write_header(self._ledger)
+        self.is_new = lines is None
+        self._ledger = open_ledger(self.path / LEDGER, lines)
+        self._metrics = _open(self.path / METRICS, lines)
 
     @classmethod
     def create(cls, root: str | os.PathLike[str], name: str | None, *, stem: str) -> RunDirectory:
@@ -52,7 +62,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """The directory for weights, made when first asked for."""
+        """The directory for checkpoints and weights, made when first asked for."""
         path = self.path / "checkpoints"
         path.mkdir(exist_ok=True)
         return path
@@ -60,7 +70,7 @@ class RunDirectory:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config.yaml``, keys in the order given."""
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        (self.path / "config.yaml").write_text(text, encoding="utf-8")
+        (self.path / CONFIG).write_text(text, encoding="utf-8")
 
     def append_entries(self, entries: Iterable[Entry]) -> None:
         """Append to the ledger."""
@@ -68,31 +78,54 @@ class RunDirectory:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
-        self._metrics.write(json.dumps(finite_or_null(record), allow_nan=False) + "\n")
-        self._metrics.flush()
+        self._metrics.append(json.dumps(finite_or_null(record), allow_nan=False) + "\n")
+
+    def sync(self) -> dict[str, Extent]:
+        """Have all lines reach the disk; how far the files go then."""
+        return {LEDGER: self._ledger.sync(), METRICS: self._metrics.sync()}
 
     def close(self) -> None:
-        """Close the files; the directory stays."""
-        self._ledger.close()
-        self._metrics.close()
+        """Close the files; the directory stays.
+
+        Raises:
+            OSError: Lines could not be written, and are lost.
+        """
+        try:
+            self._ledger.close()
+        finally:
+            self._metrics.close()
 
 
-def open_rank_ledger(path: str | os.PathLike[str], rank: int) -> TextIO:
+def open_rank_ledger(path: str | os.PathLike[str], rank: int, lines: Lines | None = None) -> LineFile:
     """The ledger of a rank above 0, in the run directory of the first one (made where disks are not shared).
 
     Raises:
-        UserError: It cannot be made.
+        UserError: It cannot be made or opened.
     """
     _make(Path(path))
-    file = (Path(path) / f"ledger-rank-{rank}.jsonl").open("x", encoding="utf-8")
-    write_header(file)
+    return open_ledger(Path(path) / f"ledger-rank-{rank}.jsonl", lines)
+
+
+def open_ledger(path: Path, lines: Lines | None = None) -> LineFile:
+    """A ledger's file to append to, begun with its header, or gone on with."""
+    file = _open(path, lines)
+    if lines is None:
+        header = io.StringIO()
+        write_header(header)
+        file.append(header.getvalue())
     return file
 
 
-def append_to(ledger: TextIO, entries: Iterable[Entry]) -> None:
-    """Append entries to a ledger's file; they reach the disk with the call."""
-    ledger.writelines(entry_to_json(entry) + "\n" for entry in entries)
-    ledger.flush()
+def append_to(ledger: LineFile, entries: Iterable[Entry]) -> None:
+    """Append entries to a ledger's file."""
+    ledger.append("".join(entry_to_json(entry) + "\n" for entry in entries))
+
+
+def _open(path: Path, lines: Lines | None) -> LineFile:
+    try:
+        return LineFile(path, None if lines is None else lines[path.name])
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened: {error.strerror}") from None
 
 
 def make_directory(root: str | os.PathLike[str], name: str | None, *, stem: str) -> Path:

@@ -60,7 +60,15 @@ class LineFile:
         return Extent(self._num_bytes, self._digest.hexdigest())
 
     def close(self) -> None:
-        """Close the file; closing it twice is nothing."""
-        if self._descriptor >= 0:
+        """Close the file; closing it twice is nothing.
+
+        Raises:
+            OSError: Lines still wait, and are lost.
+        """
+        if self._descriptor < 0:
+            return
+        try:
+            self.append("")
+        finally:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,19 @@ class Checkpoint:
     place: Place
     plain: Any
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the run."""
+        from gradledger.train.checkpoint.encoding import decode
+
+        config: dict[str, Any] = decode(self.plain["state"]["config"], {})
+        return config
+
+    @property
+    def lines(self) -> dict[str, Extent]:
+        """How far the run's own files went."""
+        return {name: Extent(**extent) for name, extent in self.plain["lines"].items()}
+
     def load(self) -> dict[str, Any]:
         """The state that was written, its tensors on the CPU.
 
@@ -51,8 +64,9 @@ class Checkpoint:
         from gradledger.train.checkpoint.encoding import decode
 
         try:
-            tensors = load_file(self.path / TENSORS)
-            weights = {f"model.{name}": tensor for name, tensor in load_file(self.path / MODEL).items()}
+            # Copies: in the file tensors lie at any byte, and a product's last bit can depend on where its factors lie.
+            tensors = {name: tensor.clone() for name, tensor in load_file(self.path / TENSORS).items()}
+            weights = {f"model.{name}": tensor.clone() for name, tensor in load_file(self.path / MODEL).items()}
             state = decode(self.plain["state"], tensors)
             return {**state, "model": decode(self.plain["model"], weights)}
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -111,7 +125,6 @@ def newest_good(directory: Path, *, before: int | None = None) -> tuple[Checkpoi
     return None, errors
 
 
-def put_aside(damaged: Sequence[Path]) -> None:
-    """Rename damaged checkpoints, so that they are no longer taken for any of the run's."""
-    for path in damaged:
-        path.rename(path.with_name(DAMAGED + path.name))
+def put_aside(damaged: Path) -> None:
+    """Rename a damaged checkpoint, so that it is no longer taken for one of the run's."""
+    damaged.rename(damaged.with_name(DAMAGED + damaged.name))

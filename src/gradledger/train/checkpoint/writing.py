@@ -59,7 +59,7 @@ def write_checkpoint(
     aside = directory / f"{UNFINISHED}{place.name}"
     final = directory / place.name
     try:
-        _remove(aside)
+        remove_checkpoint(aside)
         aside.mkdir()
         _save_tensors({name.removeprefix("model."): tensor for name, tensor in weights.items()}, aside / MODEL)
         _save_tensors(tensors, aside / TENSORS)
@@ -103,6 +103,13 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint: first its name, so that none is ever seen half removed."""
+    if path.exists():
+        nameless = path if path.name.startswith(UNFINISHED) else path.rename(path.with_name(UNFINISHED + path.name))
+        shutil.rmtree(nameless)
 
 
 def tidy(directory: Path) -> None:
@@ -153,11 +160,4 @@ def _as_os_error() -> Iterator[None]:
 
 def _remove_all_but(directory: Path, keep: int) -> None:
     for path in checkpoints_in(directory)[:-keep]:
-        _remove(path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint: first its name, so that none is ever seen half removed."""
-    if path.exists():
-        nameless = path if path.name.startswith(UNFINISHED) else path.rename(path.with_name(UNFINISHED + path.name))
-        shutil.rmtree(nameless)
+        remove_checkpoint(path)

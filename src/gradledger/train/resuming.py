@@ -1,0 +1,199 @@
+"""Which run to go on with, from which of its checkpoints, and whether the configuration is still the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradledger.errors import UserError
+from gradledger.train.checkpoint.layout import LATEST, CheckpointError, Extent, checkpoints_in, place_of
+from gradledger.train.checkpoint.reading import Checkpoint, newest_good, put_aside, read_checkpoint
+from gradledger.train.checkpoint.writing import remove_checkpoint, replace_file
+from gradledger.train.config import TrainConfig, load_config
+from gradledger.train.run_directory import CONFIG, LEDGER, METRICS
+
+AUTO = "auto"
+
+_FREE_KEYS = {"name", "output", "checkpoint_every", "keep_checkpoints", "on_write_error", "num_workers"}
+"""What may be changed when a run is gone on with: it changes nothing that is computed."""
+
+
+class FinishedError(UserError):
+    """The run that was to be gone on with has been finished."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A run that is gone on with.
+
+    Args:
+        directory: The run directory.
+        checkpoint: Where it goes on from; None: it was ended before its first checkpoint, and begins again.
+        damaged: What is wrong with newer checkpoints, which are passed over.
+    """
+
+    directory: Path
+    checkpoint: Checkpoint | None
+    damaged: Sequence[CheckpointError] = ()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that the run was begun with; empty where it begins again."""
+        return {} if self.checkpoint is None else self.checkpoint.config
+
+    @property
+    def lines(self) -> dict[str, Extent] | None:
+        """How far the run's files went; None where it begins again."""
+        return None if self.checkpoint is None else self.checkpoint.lines
+
+    def describe(self) -> str:
+        """One line about what is gone on from, and one for each checkpoint that is passed over."""
+        passed_over = [f"{error}; it is passed over" for error in self.damaged]
+        if self.checkpoint is None:
+            return "\n".join([*passed_over, f"{self.directory} has no checkpoint yet: it begins again"])
+        place = self.checkpoint.place
+        inside = "" if place.micro_batch is None else f" and micro-batch {place.micro_batch} of the next"
+        return "\n".join([*passed_over, f"Going on from {self.checkpoint.path}, after update {place.update}{inside}"])
+
+    def settle(self) -> None:
+        """Leave nothing that is newer than the checkpoint that is gone on from, except lines, which are cut off later.
+
+        Damaged checkpoints are put aside under another name; good ones belong to a way that the run does not take, and
+        are removed.
+        """
+        if self.checkpoint is None:
+            for path in (self.directory / name for name in (CONFIG, LEDGER, METRICS)):
+                path.unlink(missing_ok=True)
+            return
+        checkpoints = self.checkpoint.path.parent
+        newer = [path for path in checkpoints_in(checkpoints) if _number(path) > self.checkpoint.place.number]
+        for path in newer:
+            (remove_checkpoint if _is_good(path) else put_aside)(path)
+        replace_file(checkpoints / LATEST, f"{self.checkpoint.path.name}\n".encode())
+
+
+def load_run(path: Path | None, overrides: Sequence[str], resume: str | None) -> tuple[TrainConfig, Resumption | None]:
+    """The configuration of a run, and what it goes on from.
+
+    Args:
+        path: A YAML file. None: the configuration of the run that is gone on with, or every default.
+        overrides: ``key=value`` texts.
+        resume: ``"auto"``, a run directory, or a checkpoint. None: a new run.
+
+    Raises:
+        UserError: The configuration is wrong, or there is nothing to go on from.
+    """
+    if resume is None:
+        return load_config(path, overrides), None
+    if resume == AUTO:
+        config = load_config(path, overrides)
+        return config, find_run(config)
+    resumption = resume_from(Path(resume))
+    written = resumption.directory / CONFIG
+    if path is None and resumption.checkpoint is None and written.is_file():
+        path = written
+    return load_config(path, overrides, resumption.config), resumption
+
+
+def resume_from(path: Path) -> Resumption:
+    """The run of a checkpoint, or of a run directory whose newest good checkpoint is gone on from.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used; the message names the newest older one that can.
+        UserError: There is no run.
+        FinishedError: The run is over.
+    """
+    if place_of(path.name) is not None:
+        return Resumption(path.parent.parent, _read(path))
+    if not path.is_dir():
+        raise UserError(f"{path} cannot be resumed: it is neither a run directory nor a checkpoint of one")
+    return _newest_of(path)
+
+
+def find_run(config: TrainConfig) -> Resumption | None:
+    """The run that a configuration would go on with: of its name, or else the one of its data that was last written to.
+
+    Returns:
+        None where there is none, or the last one without a name is finished.
+
+    Raises:
+        CheckpointError: The run has checkpoints, but none of them is good.
+        FinishedError: The run of that name is over.
+    """
+    root = Path(config.output)
+    if config.name is not None:
+        path = root / config.name
+        return _newest_of(path) if path.is_dir() and any(path.iterdir()) else None
+    pattern = re.compile(rf"{re.escape(config.stem)}-\d+")
+    found = [path for path in _children(root) if pattern.fullmatch(path.name) and (path / LEDGER).is_file()]
+    last = max(found, key=lambda path: (path / LEDGER).stat().st_mtime_ns, default=None)
+    return None if last is None or is_finished(last) else _newest_of(last)
+
+
+def check_same(config: TrainConfig, resumption: Resumption) -> None:
+    """Refuse a configuration that would compute something else than the run did so far.
+
+    Raises:
+        UserError: It would; the message has the keys with both values.
+    """
+    before, now = resumption.config, json.loads(json.dumps(config.model_dump()))
+    changed = [key for key in now if before and key not in _FREE_KEYS and before.get(key) != now[key]]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in changed)
+        raise UserError(
+            f"{resumption.directory} was begun with another configuration: {listed}. Go on with the one in its "
+            "config.yaml, or begin a run of another name"
+        )
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the last line of a run's metrics says that it came to its end."""
+    try:
+        last = (directory / METRICS).read_bytes().rstrip(b"\n").rpartition(b"\n")[2]
+        record = json.loads(last)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, Mapping) and record.get("kind") == "summary" and record.get("exit") == "finished"
+
+
+def _newest_of(directory: Path) -> Resumption:
+    if is_finished(directory):
+        raise FinishedError(f"{directory} is finished: there is nothing to go on with")
+    checkpoint, errors = newest_good(directory / "checkpoints")
+    if checkpoint is None and errors:
+        raise CheckpointError(f"{directory} has no good checkpoint: {'; '.join(map(str, errors))}")
+    return Resumption(directory, checkpoint, errors)
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        return read_checkpoint(path)
+    except CheckpointError as error:
+        older, _ = newest_good(path.parent, before=_number(path))
+        advice = "there is no good one before it" if older is None else f"the newest good one before it is {older.path}"
+        raise CheckpointError(f"{error}; {advice}") from None
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        read_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _number(path: Path) -> int:
+    place = place_of(path.name)
+    assert place is not None
+    return place.number
+
+
+def _children(root: Path) -> list[Path]:
+    try:
+        return [path for path in root.iterdir() if path.is_dir()]
+    except OSError:
+        return []
