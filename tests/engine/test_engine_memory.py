@@ -140,6 +140,21 @@ def test_the_optimizers_state_is_known_before_its_first_step(make: Any, copies: 
         assert optimizer_bytes(optimizer)[0] == 0  # it is there already
 
 
+def test_what_is_alive_at_once_counts_and_views_do_not() -> None:
+    start = torch.zeros(1000)
+    with MemoryTracker([start]) as tracker:
+        first = start + 1
+        second = first + 1
+        assert tracker.peak_bytes == 12_000
+        del first
+        third = second + 1
+        third[:10].mul_(2)
+        assert tracker.peak_bytes == 12_000
+        torch.zeros(250, dtype=torch.float64)
+    assert tracker.peak_bytes == 14_000
+    assert tracker.current_bytes == 12_000
+
+
 def test_the_tracked_peak_is_the_allocators() -> None:
     from torch.profiler import ProfilerActivity, profile
 

@@ -35,6 +35,7 @@ FAILING = {
     "replicas": TrainRun("parallel=fsdp2", "parallel.replicas=3"),
     "tail of a stream": TrainRun("data=rank_runs:streamed", "tail=carry"),
     "device": TrainRun("device=cuda:1"),
+    "offload": TrainRun("offload=cpu"),
 }
 
 
@@ -53,6 +54,7 @@ def results(folder):
         "unknown key": Command(str(folder), "--set", "optimiser=sgd"),
         "command fails": Command(str(folder), *overrides, "--set", "data.broken=40"),
     }
+    cases["automatic size"] = TrainRun(EFFECTIVE, "micro_batch_size=auto")
     return run_on_ranks(2, {**cases, **FAILING, "interrupted": InterruptedRun(), **commands})
 
 
@@ -73,6 +75,19 @@ def test_two_ranks_come_to_what_one_process_comes_to(results, name):
         assert ours.keys() == expected.keys()
         for figure, value in expected.items():
             assert ours[figure] == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value)
+
+
+def test_ranks_agree_about_a_measured_size_and_come_to_the_same_with_it(results):
+    alone = train(RunRanks(), SAME["ddp"][:1])
+    for seen in results["automatic size"]:
+        assert [update["num_micro_batches"] for update in seen.updates] == [
+            update["num_micro_batches"] for update in results["automatic size"][0].updates
+        ]
+        for ours, expected in zip(seen.updates, alone.updates, strict=True):
+            assert ours["num_samples"] == expected["num_samples"]
+            assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-12)
+    for name, weights in alone.saved.items():
+        assert (results["automatic size"][0].saved[name] - weights).abs().max() <= 1e-12 * weights.abs().max()
 
 
 def test_the_effective_batch_counts_all_ranks(results):
@@ -113,6 +128,7 @@ def test_an_error_on_one_rank_is_known_to_the_other(results, name, at_fault, own
         ("replicas", "parallel.replicas is 3: it must divide the 2 ranks"),
         ("tail of a stream", "tail is 'carry', but the training set has no length to share out over 2 ranks"),
         ("device", "device is 'cuda:1', but several ranks cannot share it"),
+        ("offload", "offload='cpu' (a sharded model has torch's CPUOffloadPolicy) is not supported over 2 ranks"),
     ],
 )
 def test_a_mistake_ends_all_ranks_with_the_same_words(results, name, message):

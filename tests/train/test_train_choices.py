@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from gradledger.engine.memory.measuring import Bench
 from gradledger.errors import UserError
 from gradledger.train import load_config, prepare
+from gradledger.train.arms import choose_arms
 from gradledger.train.choices import MODELS, CrossEntropy, optimizer_registry, scheduler_registry
 from gradledger.train.data import Data, digits
 
@@ -55,6 +57,33 @@ def _prepare(*overrides, data=SMALL):
 def test_a_mistake_is_told_with_the_nearest_valid_name(override, message):
     with pytest.raises(UserError, match=message):
         _prepare(override)
+
+
+def test_an_automatic_micro_batch_size_is_measured_and_written_down(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(Bench, "_measured_seconds", lambda _, batch: 1.0 if len(batch[0]) <= 8 else 10.0)
+    open_size = ("micro_batch_size=auto", "effective_batch_size=24")
+    setup = _prepare(*open_size, "checkpointing=true")
+    assert (setup.config.micro_batch_size, setup.config.steps, len(next(iter(setup.loader))[1])) == (8, 3, 8)
+    remembered = list(tmp_path.rglob("*.json"))
+    assert len(remembered) == 1
+    prepare(load_config(overrides=["device=cpu", *open_size]), SMALL, cache=False)
+    assert list(tmp_path.rglob("*.json")) == remembered
+    plain = _prepare("micro_batch_size=8", "effective_batch_size=24")
+    for one, other in zip(setup.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(one, other)  # measuring leaves no trace
+    with pytest.raises(UserError, match="micro_batch_size is auto, but a comparison is between given sizes"):
+        choose_arms(None, load_config(overrides=list(open_size)))
+
+
+def test_a_size_is_not_measured_on_a_stream():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(_SETS)
+
+    stream = Data("classification", Stream(), _SETS, 3, ("a", "b", "c"), (4,))
+    with pytest.raises(UserError, match="micro_batch_size is auto, but the training set has no length"):
+        _prepare("micro_batch_size=auto", "effective_batch_size=24", data=stream)
 
 
 def test_a_window_longer_than_an_epoch_trains_nothing_when_tails_are_dropped():

@@ -33,6 +33,17 @@ def test_the_written_form_reads_back_as_itself():
     assert validate_config(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
 
 
+def test_a_size_that_is_left_open_is_settled_by_what_fits_and_can_be_shared_out():
+    config = load_config(overrides=["micro_batch_size=auto", "effective_batch_size=60"])
+    assert validate_config(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
+    assert config.model_dump()["micro_batch_size"] == "auto"
+    for ranks, most, size, steps in ((1, 60, 60, 1), (1, 59, 30, 2), (1, 7, 6, 10), (2, 64, 30, 1), (4, 4, 3, 5)):
+        settled = config.over_ranks(ranks).sized(most)
+        assert (settled.micro_batch_size, settled.steps, settled.effective_num_samples) == (size, steps, 60)
+    with pytest.raises(UserError, match=r"effective_batch_size \(60\) is not a multiple of 7 ranks: choose 56 or 63$"):
+        config.over_ranks(7)
+
+
 def test_an_override_of_steps_replaces_the_effective_batch_size_and_the_other_way_round(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("effective_batch_size: 64\n")
@@ -66,6 +77,12 @@ def test_an_empty_file_is_every_default(tmp_path):
         ("epochs=0", "epochs is 0: it must be a whole number of at least 1"),
         ("steps=0", "steps is 0: it must be a whole number of at least 1"),
         ("micro_batch_size=-1", "micro_batch_size is -1"),
+        ("micro_batch_size=0", "micro_batch_size is 0: it must be a whole number of at least 1, or auto"),
+        ("micro_batch_size=automatic", "micro_batch_size is 'automatic': it must be a whole number .* or auto"),
+        ("micro_batch_size=auto", "micro_batch_size is auto, so effective_batch_size must say"),
+        ("checkpointing=yes please", "checkpointing is 'yes please': it must be true or false"),
+        ("offload=disk", "offload is 'disk': it must be cpu, or null"),
+        ("compile=1", "compile is 1: it must be true or false"),
         ("effective_batch_size=63", r"effective_batch_size \(63\) is not a multiple of .* \(16\): choose 48 or 64"),
         ("effective_batch_size=7", r"\(16\): choose 16$"),
         ("tail=kept", "tail is 'kept': it must be one of keep, drop, carry; did you mean 'keep'"),

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from gradledger import UserError
+from gradledger.engine.memory.measuring import Bench
 from gradledger.train.checkpoint.layout import checkpoints_in
 from gradledger.train.data import Data
 from train.stopping import Stopper, came_to, small_data, start
@@ -64,6 +65,7 @@ def test_fifty_random_points_go_on_bitwise(tmp_path):
     [
         ("tail=carry",),
         ("tail=drop", "scheduler=plateau"),
+        ("model.name=mlp", "model.hidden=[4,4]", "checkpointing=true", "offload=cpu"),
         ("precision=16-mixed", "non_finite=skip-update"),
         ("non_finite=drop-micro-batch", "checkpoint_every=1"),
         ("optimizer=sgd", "optimizer.momentum=0.9", "scheduler=one-cycle", "checkpoint_every=2"),
@@ -154,6 +156,23 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path):
     handler.remove()
     assert checkpoints_in(tmp_path / "run" / "checkpoints") == []
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_an_automatic_size_is_that_of_the_beginning(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    best = 4
+    monkeypatch.setattr(Bench, "_measured_seconds", lambda _, batch: 1.0 if len(batch[0]) == best else 100.0)
+    settings = (*(each for each in SETTINGS if "steps" not in each), "micro_batch_size=auto", "effective_batch_size=12")
+    run, _ = start(tmp_path, settings)
+    Stopper(run, 20)
+    run.train()
+    assert run.setup.config.micro_batch_size == 4
+    best = 2
+    (tmp_path / "cache").rename(tmp_path / "another machine")
+    again, state = start(tmp_path, settings, "auto")
+    assert again.setup.config.micro_batch_size == 4
+    assert again.train(state).exit == "finished"
+    assert came_to(again, tmp_path)[0] == whole(tmp_path / "whole")[0][0]
 
 
 def test_another_configuration_is_refused(tmp_path):

@@ -47,6 +47,25 @@ def _run(*overrides, data=None):
     return run, recorder
 
 
+def test_what_saves_memory_changes_no_number():
+    plain, expected = _run("epochs=2", "model.hidden=[8,8]")
+    saving, found = _run("epochs=2", "model.hidden=[8,8]", "checkpointing=true", "offload=cpu")
+    accumulator = saving._passes._accumulator
+    assert accumulator._checkpointing.names
+    assert accumulator.gradient_bytes.host > 0
+    plain.train()
+    saving.train()
+    assert [record.loss for record in found.updates] == [record.loss for record in expected.updates]
+    for one, other in zip(saving.setup.model.parameters(), plain.setup.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_run_may_be_compiled():
+    run, _ = _run("compile=true")
+    assert run._passes._accumulator._compiled is not None
+
+
 def _whole_batch_loop(run, batch_size):
     """The same training with one backward an update, written plainly."""
     setup = prepare(run.setup.config, run.setup.data)

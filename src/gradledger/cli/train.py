@@ -50,13 +50,16 @@ def train(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write TensorBoard event files there at the end.")
     ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Measure micro_batch_size: auto anew, and do not remember it.")
+    ] = False,
 ) -> None:
     """Train a model with gradient accumulation, and show what happened to its gradients."""
     from gradledger.train.ranks import joined
 
     try:
         with working_directory_importable(), joined() as ranks:
-            options = _Options(config, resume, overrides or [], table, watch, tensorboard)
+            options = _Options(config, resume, overrides or [], table, watch, tensorboard, cache=not no_cache)
             status = _train(ranks, options)
     except KeyboardInterrupt:  # before training began, or a second time: there is nothing more to save
         status = INTERRUPTED_STATUS
@@ -71,6 +74,7 @@ class _Options:
     table: bool
     watch: bool
     tensorboard: Path | None
+    cache: bool
 
 
 def _train(ranks: "RunRanks", options: _Options) -> int:
@@ -86,7 +90,7 @@ def _train(ranks: "RunRanks", options: _Options) -> int:
         from gradledger.train import Run, prepare
         from gradledger.train.opening import open_run
 
-        setup = prepare(config, ranks=ranks)
+        setup = prepare(config, ranks=ranks, cache=options.cache)
         state = None
         if resumption is not None:
             check_same(setup.config, resumption)

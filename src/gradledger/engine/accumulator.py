@@ -57,6 +57,9 @@ from gradledger.ledger import DEFAULT_ACCOUNT, EpochEnd, EpochStart, Ledger, Sch
 
 _MAX_LEDGER_ENTRIES = 50_000
 _MAX_SEEDS = 1024
+_NOT_MEASURED_OVER_RANKS = (
+    "over several ranks micro-batches cannot be measured: give micro_batch_size=, or token_budget= with lengths="
+)
 
 UpdateHook = TypeVar("UpdateHook", bound=Callable[[Window], Any])
 
@@ -283,6 +286,40 @@ class Accumulator:
         budget = check_budget("auto" if token_budget is None else token_budget, samples)
         return self._update(samples, loss_fn, budget, ByTokens(), cache=cache)
 
+    def fitting_size(
+        self,
+        batch: Any,
+        loss_fn: Callable[[nn.Module, Any], Tensor],
+        *,
+        split: Split | None = None,
+        cache: bool = True,
+    ) -> int:
+        """The micro-batch size that :meth:`update` would take for such a batch, for a loop of your own.
+
+        It is measured where it is not known; nothing is trained, and random numbers and buffers are as before.
+
+        Args:
+            batch: An effective batch, its samples as long as they get.
+            loss_fn: As for :meth:`update`.
+            split: As for :meth:`update`.
+            cache: As for :meth:`update`.
+
+        Raises:
+            UserError: The batch cannot be split, or there are several ranks, which must agree about a size.
+
+        Example:
+            >>> import torch
+            >>> model = torch.nn.Linear(4, 1)
+            >>> accumulator = Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
+            >>> size = accumulator.fitting_size(torch.randn(20, 4), lambda m, x: m(x).square().mean(), cache=False)
+            >>> 1 <= size <= 20
+            True
+        """
+        if self._together is not None:
+            raise UserError(_NOT_MEASURED_OVER_RANKS)
+        samples = read_samples(batch, split)
+        return self._sizes.learned(samples, "auto", loss_fn, BySamples(), cache=cache).size
+
     def _update(self, samples: Samples, loss_fn: LossFunction, size: Size, cutting: Cutting, *, cache: bool) -> Window:
         if self._together is not None:
             return self._update_together(samples, loss_fn, size, cutting)
@@ -305,10 +342,7 @@ class Accumulator:
 
     def _update_together(self, samples: Samples, loss_fn: LossFunction, size: Size, cutting: Cutting) -> Window:
         if size == "auto":
-            raise UserError(
-                "over several ranks micro-batches cannot be measured: give micro_batch_size=, or token_budget= with "
-                "lengths="
-            )
+            raise UserError(_NOT_MEASURED_OVER_RANKS)
         window = self._window_of(cutting.cut(samples, size))
         assert window is not None
         with window:

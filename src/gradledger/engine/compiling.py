@@ -45,6 +45,8 @@ class Compiled:
         try:
             compiled: Callable[..., Any] = torch.compile(frame, **options)
         except Exception as error:
+            if not options:
+                raise
             raise UserError(f"compile={dict(options)!r} is not what torch.compile takes: {error}") from None
         choice = _Choice(call, compiled)
         self._choice = choice

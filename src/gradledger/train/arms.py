@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradledger.errors import UserError
-from gradledger.train.config import Choice, TrainConfig
+from gradledger.train.config import AUTO_SIZE, Choice, TrainConfig
 from gradledger.train.faulty import Fault
 from gradledger.train.names import nearest
 
@@ -106,8 +106,10 @@ def choose_arms(names: str | None, config: TrainConfig) -> tuple[Arm, ...]:
         config: The completed configuration, which says whether clipping is to be tried or left out.
 
     Raises:
-        UserError: A name is unknown.
+        UserError: A name is unknown, or the micro-batch size is left open.
     """
+    if config.micro_batch_size == AUTO_SIZE:
+        raise UserError("micro_batch_size is auto, but a comparison is between given sizes: give a number")
     clipping = "clipped" if config.clip_norm is None and config.clip_value is None else "unclipped"
     scales = isinstance(config.optimizer.arguments.get("lr"), int | float)
     default = (*(name for name in _BASE if scales or name != "scaled-lr"), clipping)

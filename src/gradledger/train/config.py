@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from gradledger.errors import UserError
 from gradledger.train.names import nearest
 
 Tail = Literal["keep", "drop", "carry"]
 NonFinite = Literal["raise", "skip-update", "drop-micro-batch"]
+Offload = Literal["cpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
 Sync = Literal["auto", "last", "every"]
 OnWriteError = Literal["stop", "continue"]
@@ -45,6 +55,10 @@ class Choice(BaseModel):
 _CHOICE = "a name, or a mapping with a name and its arguments"
 
 
+AUTO_SIZE = 0
+"""Stands for a micro-batch size that is measured when the model is there."""
+
+
 class TrainConfig(BaseModel):
     """One training run. Every field has a default: the digits, 16 samples × 4 micro-batches to an update.
 
@@ -69,7 +83,7 @@ class TrainConfig(BaseModel):
     loss: Choice = Field(Choice(name="auto"), description=_CHOICE)
     optimizer: Choice = Field(Choice(name="auto"), description=_CHOICE)
     scheduler: Choice = Field(Choice(name="none"), description=_CHOICE)
-    micro_batch_size: int = Field(16, ge=1, description="a whole number of at least 1")
+    micro_batch_size: int = Field(16, ge=0, description="a whole number of at least 1, or auto")
     steps: int | None = Field(None, ge=1, description="a whole number of at least 1")
     effective_batch_size: int | None = Field(None, ge=1, description="a whole multiple of micro_batch_size")
     tail: Tail = Field("keep", description=f"one of {', '.join(get_args(Tail))}")
@@ -77,6 +91,9 @@ class TrainConfig(BaseModel):
     clip_value: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0, or null")
     precision: Precision = Field("32-true", description=f"one of {', '.join(get_args(Precision))}")
     non_finite: NonFinite = Field("raise", description=f"one of {', '.join(get_args(NonFinite))}")
+    checkpointing: bool = Field(False, description="true or false")
+    offload: Offload | None = Field(None, description="cpu, or null")
+    compile: bool = Field(False, description="true or false")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     num_threads: int | None = Field(None, ge=1, description="a whole number of at least 1, or null")
     parallel: Choice = Field(Choice(name="ddp"), description=_CHOICE)
@@ -97,6 +114,17 @@ class TrainConfig(BaseModel):
         if isinstance(value, Mapping) and "name" not in value:
             return {"name": cls.model_fields[info.field_name].default.name, **value}
         return value
+
+    @field_validator("micro_batch_size", mode="before")
+    @classmethod
+    def _as_size(cls, value: Any) -> Any:
+        if value == AUTO_SIZE and type(value) is int:
+            raise ValueError("no size")
+        return AUTO_SIZE if value == "auto" else value
+
+    @field_serializer("micro_batch_size")
+    def _as_written(self, value: int) -> int | str:
+        return value or "auto"
 
     @field_validator("name")
     @classmethod
@@ -124,11 +152,16 @@ class TrainConfig(BaseModel):
         size, samples = self.micro_batch_size, self.effective_batch_size
         if self.clip_norm is not None and self.clip_value is not None:
             raise ValueError(f"clip_norm ({self.clip_norm}) and clip_value ({self.clip_value}) exclude each other")
+        if size == AUTO_SIZE and samples is None:
+            raise ValueError(
+                "micro_batch_size is auto, so effective_batch_size must say how many samples an update has; steps "
+                "would leave it open"
+            )
         if samples is None:
             object.__setattr__(self, "steps", self.steps or 4)
         elif self.steps is not None:
             raise ValueError(f"steps ({self.steps}) and effective_batch_size ({samples}) say the same twice: give one")
-        elif samples % size:
+        elif size != AUTO_SIZE and samples % size:
             raise ValueError(
                 f"effective_batch_size ({samples}) is not a multiple of micro_batch_size ({size}): "
                 f"{_nearest(samples, size)}"
@@ -146,18 +179,32 @@ class TrainConfig(BaseModel):
             >>> config.num_ranks, config.micro_batch_size, config.steps, config.effective_num_samples
             (2, 16, 2, 64)
         """
-        steps, samples = self.steps, self.effective_batch_size
-        if samples is not None:
-            of_step = self.micro_batch_size * num_ranks
-            if samples % of_step:
-                raise UserError(
-                    f"effective_batch_size ({samples}) is not a multiple of {num_ranks} ranks × micro_batch_size "
-                    f"({self.micro_batch_size}): {_nearest(samples, of_step)}, or another micro_batch_size"
-                )
-            steps = samples // of_step
-        config = self.model_copy(update={"steps": steps, "effective_batch_size": None})
+        samples, settled = self.effective_batch_size, dict[str, int | None]()
+        of_step = max(1, self.micro_batch_size) * num_ranks
+        if samples is not None and samples % of_step:
+            size = "" if self.micro_batch_size == AUTO_SIZE else f" × micro_batch_size ({self.micro_batch_size})"
+            raise UserError(
+                f"effective_batch_size ({samples}) is not a multiple of {num_ranks} ranks{size}: "
+                f"{_nearest(samples, of_step)}{size and ', or another micro_batch_size'}"
+            )
+        if samples is not None and self.micro_batch_size != AUTO_SIZE:
+            settled = {"steps": samples // of_step, "effective_batch_size": None}
+        config = self.model_copy(update=settled)
         config._num_ranks = num_ranks
         return config
+
+    def sized(self, most: int) -> Self:
+        """With the largest micro-batches of at most ``most`` samples that the effective batch can be shared out into.
+
+        Example:
+            >>> config = TrainConfig(micro_batch_size="auto", effective_batch_size=48).over_ranks(2).sized(10)
+            >>> config.micro_batch_size, config.steps
+            (8, 3)
+        """
+        assert self.effective_batch_size is not None
+        of_rank = self.effective_batch_size // self.num_ranks
+        size = next(size for size in range(min(most, of_rank), 0, -1) if of_rank % size == 0)
+        return self.model_copy(update={"micro_batch_size": size}).over_ranks(self.num_ranks)
 
     @property
     def stem(self) -> str:
@@ -304,6 +351,7 @@ def _explain(detail: Any) -> str:
             f"{key} is {value!r}: it must be text, such as {keys[0]}: {TrainConfig.model_fields[keys[0]].default.name}"
         )
     message = f"{key} is {value!r}: it must be {TrainConfig.model_fields[keys[0]].description}"
-    if detail["type"] == "literal_error" and isinstance(value, str):
-        message += f"; {nearest(value, get_args(TrainConfig.model_fields[keys[0]].annotation))}"
+    choices = [each for each in get_args(TrainConfig.model_fields[keys[0]].annotation) if isinstance(each, str)]
+    if detail["type"] == "literal_error" and isinstance(value, str) and choices:
+        message += f"; {nearest(value, choices)}"
     return message

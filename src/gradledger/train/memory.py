@@ -4,44 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
+from gradledger.engine.memory.measuring import MemoryTracker
 from gradledger.train.parallel import is_sharded
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive, after every operation.
-
-    Args:
-        tensors: Those that are alive already.
-    """
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._see(tensors)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        self._see([leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
-        return result
-
-    def _see(self, tensors: list[Tensor]) -> None:
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-            self._alive[reference.cdata] = (reference, storage.nbytes())
-        expired = [key for key, (reference, _) in self._alive.items() if reference.expired()]  # type: ignore[no-untyped-call]
-        for key in expired:
-            del self._alive[key]
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
 
 
 class PeakMemory:
@@ -62,7 +30,7 @@ class PeakMemory:
         can_measure = device.type == "cpu" and not is_sharded(model)
         self._num_left = self.NUM_WINDOWS if can_measure else 0
         self._tensors = [*model.parameters(), *model.buffers()]
-        self._live: LiveBytes | None = None
+        self._live: MemoryTracker | None = None
         self._earlier_peak = 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -75,13 +43,13 @@ class PeakMemory:
             return
         self._num_left -= 1
         if self._live is None:
-            self._live = LiveBytes(self._tensors)
+            self._live = MemoryTracker(self._tensors)
         with self._live:
             yield
 
     def peak_bytes(self) -> int | None:
         """The peak so far; None where nothing was measured."""
-        peak = self._earlier_peak if self._live is None else max(self._live.peak, self._earlier_peak)
+        peak = self._earlier_peak if self._live is None else max(self._live.peak_bytes, self._earlier_peak)
         if self._device.type == "cuda":
             peak = max(torch.cuda.max_memory_allocated(self._device), peak)
         return peak or None

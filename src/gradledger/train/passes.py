@@ -155,6 +155,9 @@ class EnginePasses:
             weight=setup.weight,
             device=setup.device,
             non_finite=config.non_finite,
+            checkpointing=config.checkpointing,
+            offload=config.offload,
+            compile=config.compile,
             sync=config.sync,
         )
         self.ledger = self._accumulator.ledger

@@ -13,7 +13,7 @@ from gradledger.errors import UserError
 from gradledger.train.checkpoint.layout import LATEST, CheckpointError, Extent, checkpoints_in, place_of
 from gradledger.train.checkpoint.reading import Checkpoint, newest_good, put_aside, read_checkpoint
 from gradledger.train.checkpoint.writing import remove_checkpoint, replace_file
-from gradledger.train.config import TrainConfig, load_config
+from gradledger.train.config import AUTO_SIZE, TrainConfig, load_config
 from gradledger.train.run_directory import CONFIG, LEDGER, METRICS
 
 AUTO = "auto"
@@ -91,12 +91,20 @@ def load_run(path: Path | None, overrides: Sequence[str], resume: str | None) ->
         return load_config(path, overrides), None
     if resume == AUTO:
         config = load_config(path, overrides)
-        return config, find_run(config)
+        found = find_run(config)
+        return _sized_as_begun(config, found), found
     resumption = resume_from(Path(resume))
     written = resumption.directory / CONFIG
     if path is None and resumption.checkpoint is None and written.is_file():
         path = written
-    return load_config(path, overrides, resumption.config), resumption
+    return _sized_as_begun(load_config(path, overrides, resumption.config), resumption), resumption
+
+
+def _sized_as_begun(config: TrainConfig, resumption: Resumption | None) -> TrainConfig:
+    """With the micro-batch size that was measured when the run was begun, where it is left open."""
+    if resumption is None or not resumption.config or config.micro_batch_size != AUTO_SIZE:
+        return config
+    return config.sized(resumption.config["micro_batch_size"])
 
 
 def resume_from(path: Path) -> Resumption:

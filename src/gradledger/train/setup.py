@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset
 
-from gradledger.engine import num_updates
+from gradledger.engine import Accumulator, num_updates
 from gradledger.engine.counters import Counter
 from gradledger.errors import UserError
 from gradledger.train.choices import (
@@ -31,7 +31,7 @@ from gradledger.train.choices import (
     settle,
     weight_of,
 )
-from gradledger.train.config import TrainConfig
+from gradledger.train.config import AUTO_SIZE, TrainConfig
 from gradledger.train.data import Data, as_data, fingerprint, length_of
 from gradledger.train.devices import choose_device
 from gradledger.train.loading import Share, make_loader
@@ -77,13 +77,16 @@ def load_data(config: TrainConfig) -> Data:
     return as_data(data_registry.make(data_registry.complete(config.data)), config.data.name)
 
 
-def prepare(config: TrainConfig, data: Data | None = None, ranks: RunRanks | None = None) -> Setup:
+def prepare(
+    config: TrainConfig, data: Data | None = None, ranks: RunRanks | None = None, *, cache: bool = True
+) -> Setup:
     """Make everything, from the configuration's seed.
 
     Args:
         config: What to make.
         data: The data sets where they are loaded already.
         ranks: Those that train together; None: this process alone.
+        cache: A measured micro-batch size may come from an earlier run, and is kept for later ones.
 
     Raises:
         UserError: A name, an argument or the device is wrong, or things do not fit together.
@@ -92,6 +95,10 @@ def prepare(config: TrainConfig, data: Data | None = None, ranks: RunRanks | Non
     check_joined(ranks)
     things = ranks.together(lambda: _make_things(config, data, ranks), "preparation of the model")
     _check_alike(things.data, ranks)
+    if things.config.micro_batch_size == AUTO_SIZE:
+        most = ranks.together(lambda: _measured_size(things, cache=cache), "measuring of the micro-batch size")
+        smallest = min(ranks.gather(most, "agreement about the micro-batch size"))
+        things = things._replace(config=things.config.sized(smallest))
     model = wrap(things.model, things.config.parallel, ranks)  # ranks wait for each other in here
     return ranks.together(lambda: _assemble(things, model, ranks), "preparation of the optimizer")
 
@@ -128,12 +135,39 @@ def _check_alike(data: Data, ranks: RunRanks) -> None:
         )
 
 
-def _assemble(things: _Things, model: nn.Module, ranks: RunRanks) -> Setup:
-    config, data, device, _, loss = things
+def _optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
     try:
-        optimizer = optimizer_registry.make(config.optimizer, model.parameters())
+        optimizer: Optimizer = optimizer_registry.make(config.optimizer, model.parameters())
     except (ValueError, TypeError) as error:
         raise UserError(f"optimizer {config.optimizer.name!r}: {error}") from None
+    return optimizer
+
+
+def _measured_size(things: _Things, *, cache: bool) -> int:
+    """The micro-batch size that is fastest of those that fit, for one rank's part of the effective batch."""
+    config, data, device, model, loss = things
+    if isinstance(data.train, IterableDataset):
+        raise UserError(
+            "micro_batch_size is auto, but the training set has no length, so no samples can be taken for measuring "
+            "without losing them: give a number"
+        )
+    assert config.effective_batch_size is not None
+    accumulator = Accumulator(
+        model.train(),
+        _optimizer(config, model),
+        precision=config.precision,
+        device=device,
+        checkpointing=config.checkpointing,
+        offload=config.offload,
+        sync="none",
+    )
+    batch = next(iter(make_loader(data.train, config.effective_batch_size // config.num_ranks, config.seed)))
+    return accumulator.fitting_size(batch, lambda model, each: loss(model(each[0]), each[1]), cache=cache)
+
+
+def _assemble(things: _Things, model: nn.Module, ranks: RunRanks) -> Setup:
+    config, data, device, _, loss = things
+    optimizer = _optimizer(config, model)
     share = Share.of(ranks.rank, config)
     loader = make_loader(data.train, config.micro_batch_size, config.seed, share)
     planned = _planned_updates(config, data)
