@@ -89,6 +89,14 @@ def test_a_loop_that_was_left_inside_a_window_is_told():
         stepped_gradients(prepared, leave_after=2)
 
 
+def test_a_loop_without_accumulate_is_told():
+    accelerator = new_accelerator(gradient_accumulation_steps=3)
+    model = accelerator.prepare(made())
+    with pytest.raises(UserError, match=r"in the midst of a window of 3.*with accelerator.accumulate"):
+        for micro_batch in ExactWindows(accelerator, TASK.micro_batches):
+            accelerator.backward(TASK.of(model, micro_batch))
+
+
 def test_two_loops_at_a_time_are_told():
     accelerator = new_accelerator(gradient_accumulation_steps=2)
     batches = ExactWindows(accelerator, TASK.micro_batches)

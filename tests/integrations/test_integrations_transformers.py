@@ -8,6 +8,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from gradledger import UserError
+from gradledger.integrations.transformers import ExactTrainer
 from integrations import tasks
 from integrations.tasks import TASKS, Tagger, whole_batches
 from integrations.trainers import Exact, ExactOwnLoss, InOrder, OwnLoss, trained_by_hf
@@ -180,6 +181,24 @@ def test_a_causal_language_model_counts_predictions(tmp_path):
     for kind in (Exact, InOrder):
         run = trained_by_hf(kind, task, causal_model(), tmp_path, settings=settings)
         assert run.norms == pytest.approx([expected], rel=1e-6)  # its attention and loss are in float32
+
+
+class OwnLossFirst(OwnLoss, ExactTrainer):
+    pass
+
+
+class OwnWindowsFirst(InOrder, ExactTrainer):
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        return [next(epoch_iterator) for _ in range(num_batches)], None
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(OwnLossFirst, "the loss of OwnLossFirst was not given its share"), (OwnWindowsFirst, "reads its windows by")],
+)
+def test_a_trainer_that_goes_its_own_way_is_told_to_come_second(kind, message, tmp_path):
+    with pytest.raises(UserError, match=rf"{message}.*ExactTrainer must come first"):
+        trained_by_hf(kind, TOKENS, made(Tagger), tmp_path, settings={"max_steps": 2})
 
 
 def test_data_parallel_is_refused(tmp_path, monkeypatch):

@@ -115,6 +115,11 @@ class ExactWindows(LookAhead, DataLoaderStateMixin):  # type: ignore[misc]  # ac
         accelerator, original = self.accelerator, self.accelerator.backward
 
         def backward(loss: Tensor, **options: Any) -> None:
+            if accelerator.sync_gradients and not self.is_last:
+                raise UserError(
+                    f"the accelerator would step in the midst of a window of {self.num_micro_batches} micro-batches: "
+                    "put the body of the loop in `with accelerator.accumulate(model):`"
+                )
             with self.sharing(loss, times=accelerator.gradient_accumulation_steps) as shared:
                 original(shared, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,24 @@ from gradledger.integrations.auditing import TrainingAudit
 
 with importing("transformers"):
     from transformers import Trainer, TrainerCallback
+
+
+_PUT_FIRST = "ExactTrainer must come first among its bases, `class Mine(ExactTrainer, Other)`"
+
+
+@dataclass(slots=True)
+class _MicroBatch:
+    """The one that is being trained on.
+
+    Args:
+        share: What its mean loss is multiplied by.
+        until_backward: Closed when its backward has run.
+        is_shared: Its loss was.
+    """
+
+    share: float
+    until_backward: ExitStack
+    is_shared: bool = False
 
 
 class ExactTrainer(Trainer):  # type: ignore[misc]  # mypy does not look into transformers
@@ -83,7 +102,7 @@ class ExactTrainer(Trainer):  # type: ignore[misc]  # mypy does not look into tr
         self._weigher = Weigher(self._count_items if weight is None else weight)
         self._widening = Widening(accumulate_dtype)
         self._waiting: list[tuple[float, float]] = []
-        self._current: tuple[float, ExitStack] | None = None
+        self._current: _MicroBatch | None = None
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
         """Read a window, and weigh it. One that ends early is filled up, or the Trainer would not step on it."""
@@ -93,24 +112,28 @@ class ExactTrainer(Trainer):  # type: ignore[misc]  # mypy does not look into tr
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch, with its own number of items."""
+        if not self._waiting:
+            raise UserError(f"{type(self).__name__} reads its windows by itself: {_PUT_FIRST}")
         weight, share = self._waiting.pop(0)
+        count = torch.tensor(weight or 1.0, device=self.args.device)
         with ExitStack() as until_backward:
-            self._current = share, until_backward
+            self._current = current = _MicroBatch(share, until_backward)
             try:
-                loss: Tensor = super().training_step(
-                    model, inputs, torch.tensor(weight or 1.0, device=self.args.device)
-                )
+                loss: Tensor = super().training_step(model, inputs, count)
             finally:
                 self._current = None
+        if not current.is_shared:
+            raise UserError(f"the loss of {type(self).__name__} was not given its share of the window: {_PUT_FIRST}")
         if not self._waiting:
             self._widening.narrow()
         return loss
 
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Any:
         """The loss; in training times its share of the window."""
-        if self._current is None:
+        current = self._current
+        if current is None:
             return super().compute_loss(model, inputs, *args, **options)
-        share, until_backward = self._current
+        current.is_shared = True
         # Where it averages tokens, the Trainer expects a number of items of all ranks and multiplies by the ranks.
         averages, self.args.average_tokens_across_devices = self.args.average_tokens_across_devices, False
         try:
@@ -119,7 +142,7 @@ class ExactTrainer(Trainer):  # type: ignore[misc]  # mypy does not look into tr
             self.args.average_tokens_across_devices = averages
         loss, rest = (loss[0], loss[1:]) if isinstance(loss, tuple) else (loss, ())
         self._widening.widen(loss)
-        shared = until_backward.enter_context(sharing(loss, share))
+        shared = current.until_backward.enter_context(sharing(loss, current.share))
         return (shared, *rest) if rest else shared
 
     def _count_items(self, micro_batch: Any) -> float | Tensor:
