@@ -51,7 +51,9 @@ def _integrations() -> list[str]:
     lines = []
     for path in sorted((Path(gradledger.__file__).parent / "integrations").glob("[a-z]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            if getattr(node, "name", "_").startswith("_"):
+                continue
+            if isinstance(node, ast.FunctionDef):
                 lines.append(f"gradledger.integrations.{path.stem}.{node.name}({_written(node)})")
             elif isinstance(node, ast.ClassDef):
                 made = [inner for inner in node.body if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"]

@@ -5,7 +5,15 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import (
+    BertConfig,
+    BertForTokenClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    TrainerCallback,
+)
 
 from gradledger import UserError
 from gradledger.integrations.transformers import ExactTrainer
@@ -151,36 +159,65 @@ def test_without_the_adapter_the_tail_of_a_stream_waits_for_the_next_epoch(tmp_p
     assert abs(run.norms[2] / expected.norms[2] - 1.0) > 0.1
 
 
-def causal_model():
+def tiny(architecture, config, **options):
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+    return architecture(config(vocab_size=20, pad_token_id=0, **options)).double()
+
+
+def llama():
+    return tiny(
+        LlamaForCausalLM, LlamaConfig, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=16,
     )  # fmt: skip
-    return LlamaForCausalLM(config).double()
 
 
-def causal_batches():
+def gpt2():
+    return tiny(
+        GPT2LMHeadModel, GPT2Config, n_positions=16, n_embd=8, n_layer=1, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+
+
+def bert():
+    return tiny(
+        BertForTokenClassification, BertConfig, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        num_labels=3,
+    )  # fmt: skip
+
+
+def rows_of_unlike_length(num_classes):
     generator = torch.Generator().manual_seed(1)
     found = []
-    for length in (3, 9, 5, 7, 4, 8):
-        ids = torch.randint(20, (2, length), generator=generator)
-        found.append({"input_ids": ids, "labels": ids.clone()})
+    for length in (3, 9, 5):
+        ids, labels = (torch.randint(high, (2, length), generator=generator) for high in (20, num_classes))
+        labels[0, 1 : length // 2] = -100
+        found.append({"input_ids": ids, "labels": labels})
     return found
 
 
-def test_a_causal_language_model_counts_predictions(tmp_path):
-    """The labels of each row but the first; the Trainer itself does so too."""
-    batches = causal_batches()
-    task = dataclasses.replace(TOKENS, micro_batches=batches)
-    model = causal_model()
-    losses = [model(**each).loss * each["labels"][:, 1:].numel() for each in batches[:3]]
-    (sum(losses) / sum(each["labels"][:, 1:].numel() for each in batches[:3])).backward()
-    expected = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
-    settings = {"max_steps": 1}
-    for kind in (Exact, InOrder):
-        run = trained_by_hf(kind, task, causal_model(), tmp_path, settings=settings)
-        assert run.norms == pytest.approx([expected], rel=1e-6)  # its attention and loss are in float32
+@pytest.mark.parametrize(
+    ("make", "first_counted", "plain"),
+    [(llama, 1, 1.0), (gpt2, 1, None), (bert, 0, 3.0)],
+    ids=["llama", "gpt2", "bert"],
+)
+def test_models_of_hugging_face_are_exact(make, first_counted, plain, tmp_path):
+    """Plain, BERT's means add up (near 3 times the gradient), and GPT-2's are divided by labels that do not count."""
+    batches = rows_of_unlike_length(3 if make is bert else 20)
+    model = make()
+    counts = [(each["labels"][:, first_counted:] != -100).sum() for each in batches]
+    losses = [model(**each).loss * count for each, count in zip(batches, counts, strict=True)]
+    (sum(losses) / sum(counts)).backward()
+    expected = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
+    task, settings = dataclasses.replace(TOKENS, micro_batches=batches), {"max_steps": 1}
+    run = trained_by_hf(Exact, task, make(), tmp_path, settings=settings)
+    assert run.norms == pytest.approx([expected], rel=1e-6)  # attention and losses of some are in float32
+    without = trained_by_hf(InOrder, task, make(), tmp_path, settings=settings)
+    if plain == 1.0:
+        assert without.norms == pytest.approx([expected], rel=1e-6)
+    else:
+        assert abs(without.norms[0] / expected - (plain or 1.0)) < 0.3
+        assert without.norms[0] != pytest.approx(expected, rel=0.01)
 
 
 class OwnLossFirst(OwnLoss, ExactTrainer):

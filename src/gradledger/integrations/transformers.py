@@ -23,6 +23,8 @@ from gradledger.integrations.auditing import TrainingAudit
 
 with importing("transformers"):
     from transformers import Trainer, TrainerCallback
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.trainer_utils import unwrap_peft_model
 
 
 _PUT_FIRST = "ExactTrainer must come first among its bases, `class Mine(ExactTrainer, Other)`"
@@ -49,8 +51,8 @@ class ExactTrainer(Trainer):  # type: ignore[misc]  # mypy does not look into tr
     The Trainer divides by the window's number of labels only where the model's ``forward`` or a ``compute_loss_func``
     takes ``num_items_in_batch`` and uses it; otherwise it adds means, divided by the number of micro-batches or not at
     all. Here every loss is a mean over its own micro-batch, and counts by its weight over the window's (and all ranks')
-    total: ``num_items_in_batch``, for those who use it, is the micro-batch's own weight. Evaluation is as before. The
-    logged loss and gradient norm are the whole batch's.
+    total: the model returns its mean, and ``num_items_in_batch`` is the micro-batch's own weight for a loss that takes
+    it. The logged loss and gradient norm are the whole batch's.
 
     Args:
         *args: The Trainer's own arguments.
@@ -99,6 +101,8 @@ class ExactTrainer(Trainer):  # type: ignore[misc]  # mypy does not look into tr
         check_accelerator(self.accelerator)
         if self.args.n_gpu > 1:
             raise UserError("DataParallel averages over devices by itself: start one process a device (torchrun)")
+        # Models then return the mean over what they really count, whatever the Trainer believes that to be.
+        self.model_accepts_loss_kwargs = False
         self._weigher = Weigher(self._count_items if weight is None else weight)
         self._widening = Widening(accumulate_dtype)
         self._waiting: list[tuple[float, float]] = []
@@ -149,8 +153,15 @@ class ExactTrainer(Trainer):  # type: ignore[misc]  # mypy does not look into tr
         if "shift_labels" in micro_batch:
             return tokens(labels="shift_labels")(micro_batch)
         if "labels" in micro_batch:
-            return tokens(shift=self._loss_shifts_labels)(micro_batch)
+            return tokens(shift=self._shifts_labels())(micro_batch)
         return count_samples(micro_batch)
+
+    def _shifts_labels(self) -> bool:
+        """The Trainer's own rule, and causal models whose loss it does not know by their name (GPT2LMHeadModel)."""
+        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+        is_unknown = getattr(model, "loss_type", None) is None
+        is_causal = type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        return self._loss_shifts_labels or (is_unknown and is_causal)
 
 
 class AuditCallback(TrainerCallback):  # type: ignore[misc]
