@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gradledger
-from engine.faults import Fault, loss_fn, network
+from engine.injected_faults import Fault, loss_fn, network
 from gradledger.engine.graphs import updates
 from gradledger.engine.graphs.keys import batch_key, function_key
 from gradledger.engine.graphs.updates import GraphedUpdates, check_supported

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import gradledger
-from engine.faults import Fault, batches, loss_fn, network
+from engine.injected_faults import Fault, batches, loss_fn, network
 from gradledger.engine.batches.splitting import read_samples
 from gradledger.engine.memory import remembering, sizing
 from gradledger.engine.memory.measuring import Bench, Cost, MemoryTracker, optimizer_bytes

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import gradledger
-from engine.faults import Fault, assert_same, batches, loss_fn, network, state_of
+from engine.injected_faults import Fault, assert_same, batches, loss_fn, network, state_of
 from gradledger.engine.memory.offloading import HostGradients
 from gradledger.errors import UserError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gradledger
-from engine.faults import Fault, assert_same, batches, loss_fn, network, state_of
+from engine.injected_faults import Fault, assert_same, batches, loss_fn, network, state_of
 from gradledger.engine.batches.lengths import ByTokens, read_padded_samples
 from gradledger.engine.memory import limits
 from gradledger.engine.memory.limits import DoesNotFitError, bytes_asked, is_out_of_memory

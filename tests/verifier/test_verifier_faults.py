@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gradledger import verify, verify_step
-from verifier.faults import FAULTS, STEP_FAULTS, batch, classifier, mean_loss
+from verifier.seeded_faults import FAULTS, STEP_FAULTS, batch, classifier, mean_loss
 from zoo.entries import ZOO
 from zoo.keeper import Animal
 

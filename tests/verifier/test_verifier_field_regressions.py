@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import gradledger
 from gradledger import Accumulator, verify, verify_step
-from verifier.faults import FAULTS, STEP_FAULTS, batch, classifier, mean_loss
+from verifier.seeded_faults import FAULTS, STEP_FAULTS, batch, classifier, mean_loss
 
 
 def tagger():

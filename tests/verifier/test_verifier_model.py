@@ -12,7 +12,7 @@ from torch import nn
 from gradledger import UserError, verify, verify_step
 from gradledger.verifier.float64 import in_float64
 from gradledger.verifier.pinning import Layout, PinnedCalls, RandomCalls, layouts_of
-from verifier.faults import FAULTS, STEP_FAULTS, batch, classifier, mean_loss
+from verifier.seeded_faults import FAULTS, STEP_FAULTS, batch, classifier, mean_loss
 
 
 def state_of(model):

@@ -9,6 +9,7 @@ that is left for the close goes in there and costs no pass of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,6 +88,14 @@ class FusedStep:
             optimizer.step()
         finally:
             del optimizer.grad_scale
+
+
+def as_accumulated(optimizer: Optimizer, model: nn.Module) -> Optimizer:
+    """A copy that steps as it will when an accumulator has it; the optimizer itself is left as it is."""
+    copied = copy(optimizer)
+    copied.param_groups = [dict(group) for group in optimizer.param_groups]
+    FusedStep(copied, model, None)
+    return copied
 
 
 def _is_left_open(optimizer: Optimizer) -> bool:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from gradledger.engine.batches.nesting import tensor_leaves
 from gradledger.engine.batches.splitting import BatchSamples, read_samples
+from gradledger.engine.fused import as_accumulated
 from gradledger.engine.memory.estimating import estimated_peak_bytes
 from gradledger.engine.memory.limits import available_bytes
 from gradledger.engine.memory.measuring import Bench, Cost, optimizer_bytes, optimizer_step_seconds
@@ -78,7 +79,8 @@ def plan(
     ranks = _check_count("num_ranks", num_ranks)
     resident = _num_bytes([*model.parameters(), *model.buffers()])
     held = 0 if optimizer is None else _state_held(optimizer)
-    coming, in_step = (0, 0) if optimizer is None else optimizer_bytes(optimizer)
+    stepping = None if optimizer is None else as_accumulated(optimizer, model)
+    coming, in_step = (0, 0) if stepping is None else optimizer_bytes(stepping)
     limit = available_bytes(bench.device) + resident + held if memory is None else parse_bytes(memory)
     fixed = resident + held + coming
     repeated = samples.pick([at % samples.num_samples for at in range(size)])
@@ -88,7 +90,7 @@ def plan(
         costs = measure.again(costs)
     gradients = _num_bytes(parameters)
     costs = [(replace(c, peak_bytes=max(c.peak_bytes, gradients + in_step)), is_measured) for c, is_measured in costs]
-    step_seconds = 0.0 if optimizer is None else optimizer_step_seconds(optimizer)
+    step_seconds = 0.0 if stepping is None else optimizer_step_seconds(stepping)
     rows = tuple(_row(cost, is_measured, size, fixed, limit, step_seconds) for cost, is_measured in costs)
     link = link or Link()
     return Plan(
