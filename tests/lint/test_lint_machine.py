@@ -338,6 +338,209 @@ for i, x in enumerate(loader):
 """
 
 
-def test_a_pass_of_unknown_length_that_is_broken_off_says_nothing_of_the_tail():
+def test_a_pass_of_unknown_length_says_nothing_of_the_tail_of_the_run():
+    whole = (HEAD + BROKEN_OFF).replace("if i == 4", "if i == 400")
     assert found(HEAD + BROKEN_OFF) == []
-    assert found((HEAD + BROKEN_OFF).replace("if i == 4", "if i == 400")) == [(12, "dropped-tail")]
+    assert found(whole) == []
+    assert found(whole.replace("from elsewhere import loader", "loader = torch.randn(7, 8, 4)")) == [
+        (12, "dropped-tail")
+    ]
+
+
+def test_apex_takes_its_factor_out_on_leaving():
+    source = (
+        HEAD
+        + """
+from apex import amp
+model, optimizer = amp.initialize(model, optimizer)
+for i, x in enumerate(torch.randn(6, 8, 4)):
+    loss = model(x).mean() / 3
+    with amp.scale_loss(loss, optimizer) as scaled:
+        scaled.backward()
+    if (i + 1) % 3 == 0:
+        nn.utils.clip_grad_norm_(amp.master_params(optimizer), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+"""
+    )
+    assert found(source) == []
+
+
+WINDOW_FEATURES = (
+    HEAD
+    + """
+stored = [model(x).detach() for x in batches]
+for i, x in enumerate(batches):
+    rows = torch.cat(stored[:i] + [model(x)] + stored[i + 1:])
+    loss = F.mse_loss(rows, torch.zeros(12, 1))
+    loss.backward()
+optimizer.step()
+""".replace("stored = ", "batches = [torch.randn(4, 4) for _ in range(3)]\nstored = ")
+)
+
+
+def test_a_loss_over_the_whole_window_is_not_divided():
+    assert found(WINDOW_FEATURES) == []
+    alone = WINDOW_FEATURES.replace("stored[:i] + [model(x)] + stored[i + 1:]", "[model(x)]")
+    assert [rule for _, rule in found(alone)] == ["unnormalized-loss"]
+
+
+def test_a_method_of_a_scheduler_that_is_no_step_advances_nothing():
+    runs = predicted(
+        """
+        def train(model, optimizer, scheduler, loader):
+            for x in loader:
+                model(x).mean().backward()
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+                print(scheduler.get_last_lr())
+        """,
+        "train",
+    )
+    assert runs
+    assert all(run.count("L") == run.count("S") for run in runs)
+
+
+def test_what_an_outside_list_holds_is_the_same_in_each_loop_over_it():
+    source = """
+def train(model, optimizers, schedulers, loader):
+    for x in loader:
+        loss = model(x)
+        loss.backward()
+        for optimizer, scheduler in zip(optimizers, schedulers):
+            optimizer.step()
+            scheduler.step()
+        for index, optimizer in enumerate(optimizers):
+            optimizer.zero_grad()
+"""
+    assert predicted(source, "train")[0].split()[:4] == ["B", "S", "L", "Z"]
+    assert found(source) == []
+    assert [rule for _, rule in found(source.partition("        for index")[0])] == ["stale-gradient"]
+
+
+def test_a_guard_against_mistakes_does_not_end_the_run():
+    source = """
+class Recipe:
+    def __init__(self, config):
+        if config.steps != 17:
+            raise ValueError("seventeen or nothing")
+        if config.kind == "a":
+            self.kind = 1
+        else:
+            raise NotImplementedError
+        self.model, self.optimizer = config.model, config.optimizer
+
+    def train(self, loader):
+        for x in loader:
+            self.model(x).loss.backward()
+            self.optimizer.step()
+"""
+    assert [rule for _, rule in found(source)] == ["stale-gradient"]
+
+
+def test_an_error_that_somebody_catches_is_raised():
+    source = (
+        HEAD
+        + """
+def guarded(x):
+    if len(x) == 3:
+        raise RuntimeError("out of memory")
+    model(x).mean().backward()
+
+for x in [torch.randn(3, 4), torch.randn(4, 4)]:
+    try:
+        guarded(x)
+    except RuntimeError:
+        continue
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+    )
+    assert predicted(source) == ["B S Z"]
+
+
+def test_a_function_that_makes_its_optimizer_is_no_pass_of_a_training():
+    source = """
+def train(model, loader):
+    optimizer = build_optimizer(model)
+    scaler = torch.amp.GradScaler()
+    for x in loader:
+        scaler.scale(model(x).loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+"""
+    assert found("import torch\n" + source) == []
+
+
+def test_an_assumed_length_leaves_no_tail_at_the_end_of_the_run():
+    source = (
+        HEAD
+        + """
+step = 0
+for epoch in range(2):
+    for x in loader:
+        loss = model(x).mean() / 3
+        loss.backward()
+        step += 1
+        if step % 3 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+"""
+    )
+    assert found(source) == []
+    assert [rule for _, rule in found(source.replace("in loader", "in torch.randn(7, 8, 4)"))] == ["dropped-tail"]
+
+
+MATCHES = {
+    "value": ("'b'", "case 'a':\n    hit = 0\ncase 'b':\n    hit = 1"),
+    "either": ("'b'", "case 'a' | 'b':\n    hit = 1"),
+    "singleton": ("None", "case True:\n    hit = 0\ncase None:\n    hit = 1"),
+    "sequence": ("[1, 2, 3]", "case [1, *rest] if len(rest) == 2:\n    hit = 1"),
+    "nested": ("(1, (2, 3))", "case (1, (2, x)) if x == 3:\n    hit = 1"),
+    "mapping": ("{'a': 1, 'b': 2}", "case {'a': x, **rest} if x == 1 and 'b' in rest:\n    hit = 1"),
+    "class by keyword": ("P(1, 2)", "case P(y=2):\n    hit = 1"),
+    "class by position": ("P(1, 2)", "case P(1, y) if y == 2:\n    hit = 1"),
+    "type": ("3", "case str():\n    hit = 0\ncase int(n) if n == 3:\n    hit = 1"),
+    "name": ("3", "case [x]:\n    hit = 0\ncase whole:\n    hit = whole - 2"),
+    "none fits": ("3", "case 4:\n    hit = 0"),
+}
+
+
+@pytest.mark.parametrize(("subject", "cases"), MATCHES.values(), ids=MATCHES)
+def test_match_takes_the_case_that_python_takes(subject, cases):
+    source = (
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n    y: int\nhit = 2\n"
+        f"match {subject}:\n{textwrap.indent(cases, '    ')}\n"
+    )
+    names: dict = {}
+    exec(source, names)
+    body = HEAD + source + "for _ in range(hit):\n    model(torch.randn(8, 4)).mean().backward()\noptimizer.step()\n"
+    assert predicted(body) == [" ".join(["B"] * names["hit"] + ["S"])]
+
+
+def test_generators_without_end_are_given_up():
+    source = (
+        HEAD
+        + """
+def walk(module):
+    yield module
+    yield from walk(module)
+
+for module in walk(model):
+    loss.backward()
+    optimizer.step()
+"""
+    )
+    before = threading.active_count()
+    report = lint_text(source.encode(), "train.py")
+    assert "it makes too many generators" in report.not_analysed[0]
+    assert threading.active_count() == before
+
+
+def test_an_endless_source_is_given_up():
+    source = HEAD + "import itertools\nfor x in [*itertools.count()]:\n    x.backward()\n    optimizer.step()\n"
+    assert "too many steps" in lint_text(source.encode(), "train.py").not_analysed[0]

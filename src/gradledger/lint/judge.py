@@ -39,7 +39,19 @@ def _judge(run: Prediction, select: Iterable[str] | None, ignore: Iterable[str] 
     if not has_steps and run.entry:
         return []
     findings = judge(Ledger(entries), select, ignore, complete=run.whole)
-    return [finding for finding in findings if finding.rule != "mean-of-means" or _has_one_loss(entries, finding)]
+    return [finding for finding in findings if _source_tells(run, entries, finding)]
+
+
+def _source_tells(run: Prediction, entries: list[Entry], finding: Finding) -> bool:
+    """Does the finding rest on what the source says, and not on a number that was assumed?"""
+    if finding.rule == "mean-of-means":
+        return _has_one_loss(entries, finding)
+    if finding.rule == "dropped-tail" and run.assumed_length:
+        last = max((entry.update for entry in entries if isinstance(entry, Backward)), default=0)
+        return (
+            finding.first_update or 0
+        ) < last  # each epoch's tail; whether the whole run has one, its length decides
+    return True
 
 
 def _has_one_loss(entries: list[Entry], finding: Finding) -> bool:

@@ -27,9 +27,9 @@ from gradledger.lint.machine.threads import TooManyGeneratorsError
 from gradledger.lint.machine.truth import Relevance
 from gradledger.lint.machine.values import Class, Function, Instance, Native, Value
 
-MAX_STEPS = 200_000
+MAX_STEPS = 120_000
 """Nodes that one run may evaluate."""
-MAX_STEPS_PER_FILE = 600_000
+MAX_STEPS_PER_FILE = 400_000
 MAX_WINDOW = 64
 
 
@@ -43,6 +43,7 @@ class Prediction:
         unclear: Why the ledger cannot be judged, where something happens out of sight.
         whole: The run came to the program's end through passes that were not broken off, so that what is open then
             stays open.
+        assumed_length: How many micro-batches there are was not in the source.
     """
 
     entry: str
@@ -51,6 +52,7 @@ class Prediction:
     varying: set[str] = field(default_factory=set)
     unclear: list[str] = field(default_factory=list)
     whole: bool = True
+    assumed_length: bool = False
 
 
 @dataclass(slots=True)
@@ -210,7 +212,13 @@ def _run_once(
     record_host_reads(machine)
     unclear = list(dict.fromkeys(machine.book.unclear))
     prediction = Prediction(
-        name, machine.book.ledger(), dict(machine.choices.asked), set(machine.choices.varying), unclear, whole
+        name,
+        machine.book.ledger(),
+        truths=dict(machine.choices.asked),
+        varying=set(machine.choices.varying),
+        unclear=unclear,
+        whole=whole,
+        assumed_length=machine.assumed_length,
     )
     return machine, prediction
 
@@ -227,7 +235,7 @@ def _add(reasons: list[str], reason: str) -> None:
 
 
 def _enter(machine: Machine, tree: ast.Module, target: _Target | None) -> bool:
-    """Run the module, or its definitions and then one function; True if it came to its own end."""
+    """Run the module, or its definitions and then one function; True if a whole training came to its own end."""
     scope = Scope()
     try:
         if target is None:
@@ -235,12 +243,15 @@ def _enter(machine: Machine, tree: ast.Module, target: _Target | None) -> bool:
             return not machine.left_early
         scope.names["__name__"] = "module"
         _quietly(machine, tree, scope)
+        num_optimizers = len(machine.book.optimizers)
         _enter_function(machine, scope, target)
     except (EndOfProgram, Raised):
         return False
     except (BreakLoop, ContinueLoop, ReturnValue):
         return True
-    return False
+    made = machine.book.optimizers[num_optimizers:]
+    makes_its_own = len(made) == len(machine.book.optimizers) and all(one.kind != "unknown" for one in made)
+    return makes_its_own and target.owner is None and not machine.left_early
 
 
 def _quietly(machine: Machine, tree: ast.Module, scope: Scope) -> None:

@@ -92,7 +92,7 @@ def _placed(finding: Finding, source: Source) -> Finding:
 
 def _show_to_linecache(source: Source) -> None:
     """Excerpts and ignoring comments are read through linecache: show it the text that was linted."""
-    lines = [line + "\n" for line in source.text.splitlines()]
+    lines = [line + "\n" for line in source.lines()]
     linecache.cache[source.file] = (len(source.text), None, lines, source.file)
 
 

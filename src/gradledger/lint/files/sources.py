@@ -52,13 +52,17 @@ class Source:
             return Location(f"{self.file}#cell{cell}", inner)
         return location
 
+    def lines(self) -> list[str]:
+        """The lines as Python counts them: text has more kinds of line ends than source code."""
+        return _LINE_END.split(self.text)
+
     def line_at(self, location: Location) -> str:
         """The text of a line, by the place its reader knows it by."""
         number = location.line
         if self.cells:
             cell = int(location.file.rpartition("#cell")[2])
             number = self.cells.index((cell, location.line)) + 1
-        lines = self.text.splitlines()
+        lines = self.lines()
         return lines[number - 1] if 0 < number <= len(lines) else ""
 
     def tree(self) -> ast.Module:
@@ -67,14 +71,19 @@ class Source:
         Raises:
             UnreadableSourceError: It is no valid Python.
         """
+        if "\0" in self.text:
+            line = len(_LINE_END.split(self.text.partition("\0")[0]))
+            raise self._unreadable(line, "it contains a null byte")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return ast.parse(self.text)
         except SyntaxError as error:
             raise self._unreadable(error.lineno or 1, error.msg or "invalid syntax") from None
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise self._unreadable(1, str(error) or "it nests too deeply") from None
+        except (RecursionError, MemoryError):
+            raise self._unreadable(1, "it nests too deeply") from None
+        except ValueError as error:
+            raise self._unreadable(1, str(error)) from None
 
     def _unreadable(self, line: int, reason: str) -> UnreadableSourceError:
         return UnreadableSourceError(*self.place(Location(self.file, line)), reason)
@@ -95,7 +104,9 @@ def source_of(content: bytes, file: str) -> Source:
         raise UnreadableSourceError(file, 1, str(error)) from None
 
 
-_MAGIC = re.compile(r"^(\s*)([%!?].*|.*\?)$")
+_LINE_END = re.compile(r"\r\n?|\n")
+_MAGIC = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}\s*)$")
+_CAPTURED = re.compile(r"^(\s*[\w.,\s\[\]\"']+=\s*)[%!].*$")
 
 
 def _notebook(content: bytes, file: str) -> Source:
@@ -110,13 +121,26 @@ def _notebook(content: bytes, file: str) -> Source:
     for number, text in texts:
         if text.startswith("%%") and not text.startswith(("%%time", "%%capture")):
             continue
-        for inner, line in enumerate(text.splitlines(), start=1):
-            lines.append(_without_magic(line))
+        for inner, line in enumerate(_python_lines(text), start=1):
+            lines.append(line)
             places.append((number, inner))
     return Source(file, "\n".join(lines) + "\n", tuple(places))
 
 
+def _python_lines(cell: str) -> list[str]:
+    """The lines of a cell; where it is no plain Python, those for IPython give way, and the others keep their place."""
+    lines = _LINE_END.split(cell)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(cell)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return [_without_magic(line) for line in lines]
+    return lines
+
+
 def _without_magic(line: str) -> str:
-    """A line that only IPython understands becomes ``pass``, so that the lines keep their numbers."""
+    if match := _CAPTURED.match(line):
+        return f"{match[1]}None"
     match = _MAGIC.match(line)
     return f"{match[1]}pass" if match else line

@@ -133,13 +133,16 @@ class _Writer:
     def entries(self) -> Iterable[Entry]:
         for position, event in enumerate(self.book.events):
             accounts = self._accounts(event)
-            if event.kind is Backward and len(accounts) > 1 and self._is_guessed(event):
-                accounts = self._next_to_step(position, accounts)
+            if len(accounts) > 1 and self._is_guessed(event):
+                if event.kind is Backward:
+                    accounts = self._next_to_step(position, accounts)
+                elif event.kind is Clip:
+                    accounts = [pair for pair in accounts if self.lines.get(pair[0])] or accounts
             for account, partial in accounts:
                 yield self._write(event, account, partial)
 
     def _is_guessed(self, event: Event) -> bool:
-        """Of its graph only the whole model is known, not which of the accounts' parameters it reaches."""
+        """It touches a model of which only the whole is known, not which of the accounts' parameters."""
         return event.leaves is None or any(leaf.is_guess and leaf not in self.all_owned for leaf in event.leaves)
 
     def _next_to_step(self, position: int, accounts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:

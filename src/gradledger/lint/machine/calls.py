@@ -6,6 +6,7 @@ import ast
 import re
 from typing import TYPE_CHECKING, Any
 
+from gradledger.ledger import Adjust
 from gradledger.lint.frameworks import dispatch
 from gradledger.lint.machine import classes, numbers, readings
 from gradledger.lint.machine.machine import ReturnValue
@@ -251,7 +252,23 @@ def _call_unknown(machine: Machine, function: Unknown, args: Args, kwargs: Kwarg
     if any(isinstance(value, Tensor) for value in [*args, *kwargs.values()]) or "**" in kwargs:
         return modules.call_unknown(machine, function, args, kwargs, node)
     _note_unseen(machine, function.path, args, node)
+    note_changed_gradients(machine, function.path, [*args, *kwargs.values()], node)
     return _result_of_unknown(machine, function.path, args, kwargs)
+
+
+_CHANGES_GRADIENTS = re.compile(r"grad|all_?reduce|normali[sz]e_|average_", re.I)
+
+
+def note_changed_gradients(machine: Machine, path: str, values: list[Value], node: ast.AST) -> None:
+    """A function from elsewhere whose name says that it changes the gradients of what it is given."""
+    name = path.rpartition(".")[2]
+    if machine.no_grad or not _CHANGES_GRADIENTS.search(name) or "clip" in name or "norm" in name.replace("normal", ""):
+        return
+    for value in _flat(values):
+        leaves = [value] if isinstance(value, Leaf) else modules.leaves_of(value) if modules.is_module(value) else []
+        for leaf in leaves:
+            if leaf.has_grad:
+                machine.book.touch(Adjust, leaf, machine.location(node), factor=None)
 
 
 def _result_of_unknown(machine: Machine, path: str, args: Args, kwargs: Kwargs) -> Value:

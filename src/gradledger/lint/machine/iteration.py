@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _LOADER = re.compile(
     r"load|dl$|data|^train(ing)?(_\w)?$|batch|iter|set$|queue|stream|chunks|samples|pbar|prog|tqdm|bar$", re.I
 )
+_PARTS = re.compile(r"optim|(^|_)opts?$|sched|param|models?$|nets?$|scalers?$|callback|hook|groups?$", re.I)
+"""Names of collections that hold the training's own parts, never its data."""
 _ELEMENTS_OF_UNKNOWN = 1
 
 
@@ -188,10 +190,21 @@ def _call_next(machine: Machine, value: Instance, node: ast.AST) -> PyIterator[V
 
 
 def _iterate_unknown(machine: Machine, value: Unknown, node: ast.AST) -> PyIterator[Value]:
+    if _PARTS.search(value.hint):
+        return iter([_first_of_unknown(value)])
     works = isinstance(node, ast.For | ast.AsyncFor) and machine.relevance.touches_gradients(node)
     if works or (_LOADER.search(value.hint) and not value.varying):
         return iterate(machine, loader_of(value), node)
-    return iter([Unknown(f"{value.path}[]", True, value.leaves)] * _ELEMENTS_OF_UNKNOWN)
+    return iter([_first_of_unknown(value)] * _ELEMENTS_OF_UNKNOWN)
+
+
+def _first_of_unknown(value: Unknown) -> Value:
+    """The same object in each loop over it, and at index 0: one loop may zero an optimizer that another one steps."""
+    known = value.attributes.get("item0")
+    if known is None:
+        known = Unknown(f"{value.path}[]", True, value.leaves)
+        value.attributes["item0"] = known
+    return known
 
 
 def loader_of(value: Unknown) -> Loader:

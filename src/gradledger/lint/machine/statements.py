@@ -54,6 +54,9 @@ def assign(machine: Machine, target: ast.expr, value: Value, scope: Scope) -> No
         assign(machine, target.value, value, scope)
 
 
+_LOSS_NAME = re.compile(r"(^|_)loss$", re.I)
+
+
 def named_after(value: Value, name: str) -> Value:
     """An optimizer gets its account's name from the first variable that holds it; an unknown, what it is for."""
     from gradledger.lint.machine.numbers import number_for
@@ -61,6 +64,8 @@ def named_after(value: Value, name: str) -> Value:
 
     if isinstance(value, Optimizer) and not value.name:
         value.name = name
+    if isinstance(value, Tensor):
+        return tensors.loss_by_name(value) if _LOSS_NAME.search(name) else value
     if isinstance(value, Unknown) and not value.varying:
         number = number_for(name)
         if number is not None and value.role is None:

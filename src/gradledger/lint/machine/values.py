@@ -62,7 +62,8 @@ class Leaf:
 
     A guess (``is_guess``) may stand for nothing: a tensor that asks for its gradient, a base class's own parameters.
     A forward pass leaves a mark of the same class in the graph (``is_pass``), so that two backward passes through one
-    graph are seen; ``synced`` tells of it whether ranks will be synchronised.
+    graph are seen; ``synced`` tells of it whether ranks will be synchronised. So does a tensor that holds the rows of
+    other micro-batches, without their graph, beside its own (``spans_window``): a loss on it is the whole window's.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Leaf:
     is_guess: bool = False
     is_pass: bool = False
     synced: bool | None = None
+    spans_window: bool = False
 
     def overlaps(self, other: Leaf) -> bool:
         """One is the other or a part of it."""
@@ -104,6 +106,7 @@ class Tensor:
         number: Its value where it is a known number.
         gradient_of: The parameter whose ``.grad`` it was read from.
         is_positions: It counts the rows: 0, 1, 2 …
+        is_loss_by_name: That it is a mean loss is only said by what the source calls it.
         coupled: Its rows were compared with one another (a similarity matrix of the micro-batch).
     """
 
@@ -123,6 +126,7 @@ class Tensor:
     is_batch: bool = False
     gradient_of: Leaf | None = None
     is_positions: bool = False
+    is_loss_by_name: bool = False
 
     def like(self, **changes: Any) -> Tensor:
         """A copy with changes."""

@@ -46,6 +46,8 @@ def backward(
     for leaf in leaves:
         leaf.has_grad = True
     passes = [leaf for leaf in leaves if leaf.is_pass]
+    if any(mark.spans_window for mark in passes):
+        tensor = tensor.like(factors=None, coupled=False)
     machine.deepest_backward = max(machine.deepest_backward, len(machine.loop_lines))
     machine.num_calls += 1
     reuses = next((machine.retained[mark] for mark in passes if mark in machine.retained), None)

@@ -101,7 +101,7 @@ def _leaves(values: Any) -> frozenset[Leaf]:
 
 
 def _call_foreign(machine: Machine, name: str, last: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    from gradledger.lint.machine.calls import foreign_result
+    from gradledger.lint.machine.calls import foreign_result, note_changed_gradients
 
     if last == "AverageMeter":
         return Unknown(name)
@@ -117,6 +117,7 @@ def _call_foreign(machine: Machine, name: str, last: str, args: Args, kwargs: Kw
     in_loop = bool(machine.loop_lines)
     if in_loop and any(optimizers.is_optimizer_like(value) for value in args) and not _harmless(name):
         machine.book.unclear.append(f"line {getattr(node, 'lineno', 0)} hands an optimizer to {name}, elsewhere")
+    note_changed_gradients(machine, name, values, node)
     return foreign_result(machine, f"{name}()", values)
 
 
@@ -232,7 +233,10 @@ def _cat(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
         parts = [t.shape[at] if t.shape and len(t.shape) > at else None for t in given]
         total = None if any(size is None for size in parts) else sum(size for size in parts if size is not None)
         shape = (*first[:at], total, *first[at + 1 :])
-    return Tensor(shape, _leaves(given), coupled=any(t.coupled for t in given))
+    leaves = _leaves(given)
+    if dim == 0 and leaves and not machine.no_grad and not all(t.leaves for t in given):
+        leaves |= {Leaf("window", is_pass=True, spans_window=True)}
+    return Tensor(shape, leaves, coupled=any(t.coupled for t in given))
 
 
 def _where(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:

@@ -154,6 +154,8 @@ def reduced(tensor: Tensor, how: str, *, dim: Value = None) -> Tensor:
     """``tensor.mean()`` or ``tensor.sum()``."""
     if tensor.number is not None and dim is None:
         return tensor
+    if tensor.is_loss_by_name and how != "mean":
+        tensor = tensor.like(reduction=None, is_loss_by_name=False)
     if dim is not None:
         shape = tensor.shape
         if shape is not None and isinstance(dim, int) and -len(shape) <= dim < len(shape):
@@ -172,6 +174,14 @@ def reduced(tensor: Tensor, how: str, *, dim: Value = None) -> Tensor:
     return tensor.like(
         shape=(), reduction=how, weight=4.0 if weight is None else weight, unit=unit, assumed=assumed, number=None
     )  # fmt: skip
+
+
+def loss_by_name(tensor: Tensor) -> Tensor:
+    """What an unknown model gave and the source calls a loss: by custom, a mean."""
+    is_unread = tensor.is_batch and tensor.assumed and tensor.shape is None and tensor.reduction is None
+    if not is_unread or not tensor.leaves or tensor.factors != ():
+        return tensor
+    return tensor.like(reduction="mean", weight=4.0, is_loss_by_name=True)
 
 
 def detached(tensor: Value) -> Tensor:
