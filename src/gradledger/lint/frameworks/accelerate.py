@@ -63,7 +63,7 @@ def method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, no
         backward(machine, args[0], node, factor=None if EXACT in bag.attributes else 1.0 / steps if steps else 1.0)
         return None
     if name in ("clip_grad_norm_", "clip_grad_value_"):
-        from gradledger.lint.torch.names import clip
+        from gradledger.lint.torch.gradients import clip
 
         return clip(machine, args, kwargs, node, "norm" if "norm" in name else "value")
     if name in ("unwrap_model", "gather", "gather_for_metrics", "pad_across_processes", "reduce"):

@@ -128,7 +128,7 @@ def _argument_value(target: str, kwargs: Kwargs) -> Value:
 
 def _fabric_method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     from gradledger.lint.torch.backward import backward
-    from gradledger.lint.torch.names import clip
+    from gradledger.lint.torch.gradients import clip
 
     if name in ("setup", "setup_dataloaders", "setup_module", "setup_optimizers", "to_device"):
         return args[0] if len(args) == 1 else tuple(args)

@@ -23,7 +23,7 @@ from gradledger.lint.machine.values import (
     Value,
 )
 from gradledger.lint.python import methods
-from gradledger.lint.torch import modules, optimizers
+from gradledger.lint.torch import modules, optimizers, schedulers
 from gradledger.lint.torch.backward import backward
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _automatic(
 def _schedule(machine: Machine, module: Instance, node: ast.AST, interval: str) -> None:
     for scheduler in module.attributes.get("__schedulers__", []):
         if scheduler.interval == interval:
-            optimizers.schedule(machine, scheduler, node)
+            schedulers.schedule(machine, scheduler, node)
 
 
 def configure(machine: Machine, module: Instance, node: ast.AST) -> None:

@@ -13,7 +13,7 @@ from gradledger.ledger import Clip, EpochEnd, EpochStart
 from gradledger.lint.frameworks.adapters import EXACT
 from gradledger.lint.machine import numbers
 from gradledger.lint.machine.values import MISSING, Bag, Function, Instance, Scheduler, Tensor, Unknown, Value
-from gradledger.lint.torch import data, modules, optimizers
+from gradledger.lint.torch import data, modules, optimizers, schedulers
 from gradledger.lint.torch.backward import backward
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _train(machine: Machine, bag: Bag, node: ast.AST) -> None:
             if (index + 1) % steps == 0 or index == length - 1:
                 machine.record(Clip, node, optimizer=optimizer, by="norm")
                 optimizers.step(machine, optimizer, node, scaler=False)
-                optimizers.schedule(machine, scheduler, node)
+                schedulers.schedule(machine, scheduler, node)
                 optimizers.zero(machine, optimizer, node)
         machine.record(EpochEnd, node)
 

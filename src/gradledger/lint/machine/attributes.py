@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gradledger.ledger import Adjust
 from gradledger.lint.machine import numbers
@@ -46,7 +46,7 @@ def get_attribute(machine: Machine, value: Value, name: str, node: ast.AST) -> V
     if isinstance(value, Instance):
         return _of_instance(machine, value, name, node)
     if isinstance(value, Unknown):
-        return _of_unknown(value, name)
+        return of_unknown(value, name)
     if isinstance(value, Tensor):
         return _of_tensor(value, name)
     if isinstance(value, Leaf):
@@ -82,7 +82,8 @@ def _of_loader(value: Loader, name: str) -> Value:
     return numbers.ASSUMED_BATCH_SIZE if value.batch_size is None else value.batch_size
 
 
-def _of_unknown(value: Unknown, name: str) -> Value:
+def of_unknown(value: Unknown, name: str) -> Value:
+    """An attribute of something unknown: the same object whenever it is asked for."""
     if isinstance(value.role, Tensor):
         return _of_tensor(value.role, name)
     known = value.attributes.get(name)
@@ -261,86 +262,3 @@ def _set_on_leaf(machine: Machine, leaf: Leaf, name: str, value: Value, node: as
             factor = value.scale if own else None
             machine.book.touch(Adjust, leaf, machine.location(node), factor=factor, replaces=leaf.has_grad and not own)
             leaf.has_grad = True
-
-
-def get_item(machine: Machine, value: Value, key: Value, node: ast.AST) -> Value:
-    """``value[key]``."""
-    if isinstance(value, Tensor):
-        return tensors.sliced(value, key)
-    if isinstance(value, list | tuple | str | range | dict | bytes):
-        return _native_item(value, key)
-    if isinstance(value, Unknown):
-        return _unknown_item(value, key)
-    if isinstance(value, Module):
-        return _child(value, key)
-    if isinstance(value, Dataset):
-        return value.item(key if isinstance(key, int) else 0)
-    if isinstance(value, Bag):
-        return value.attributes.get(key, Unknown(str(key))) if isinstance(key, str) else Unknown("item")
-    if isinstance(value, Instance):
-        return _instance_item(machine, value, key, node)
-    if isinstance(value, Leaf | Grad):
-        return tensors.sliced(tensors.as_tensor(value), key)
-    if isinstance(value, External | Class):
-        return value
-    return Unknown("item")
-
-
-def _native_item(value: Any, key: Value) -> Value:
-    key = tensors.number_or(key)
-    if isinstance(key, float) and key.is_integer() and not isinstance(value, dict):
-        key = int(key)
-    try:
-        return value[key]
-    except (IndexError, KeyError, TypeError, ValueError):
-        pass
-    elements = list(value.values()) if isinstance(value, dict) else value
-    if isinstance(key, int) and isinstance(value, list | tuple) and value:
-        return value[-1]  # how long both sides are was assumed, and not alike
-    if isinstance(key, Unknown | Tensor) and elements and not isinstance(value, str):
-        return elements[0] if not isinstance(key, Tensor) or key.shape == () else elements
-    return numbers.named(key) if isinstance(key, str) else Unknown("item", True)
-
-
-def _unknown_item(value: Unknown, key: Value) -> Value:
-    if isinstance(key, str):
-        return _of_unknown(value, key)
-    return _of_unknown(value, f"item{key}" if isinstance(key, int) else "item")
-
-
-def _child(module: Module, key: Value) -> Value:
-    if isinstance(key, int) and -len(module.children) <= key < len(module.children):
-        return module.children[key]
-    if isinstance(key, slice):
-        try:
-            return Module("Sequential", module.children[key])
-        except TypeError:
-            return module
-    if isinstance(key, str) and key in module.attributes:
-        return module.attributes[key]
-    return module.children[0] if module.children else Unknown("layer")
-
-
-def _instance_item(machine: Machine, value: Instance, key: Value, node: ast.AST) -> Value:
-    method = value.cls.lookup("__getitem__")
-    if method is not MISSING:
-        return machine.call(method, [value, key], {}, node)
-    return Unknown("item", True)
-
-
-def set_item(machine: Machine, base: Value, key: Value, value: Value, node: ast.AST) -> None:
-    """``base[key] = value``."""
-    key = tensors.number_or(key)
-    if isinstance(base, dict | list):
-        try:
-            base[key] = value
-        except (TypeError, IndexError):
-            return
-    elif isinstance(base, Unknown | Bag | Module) and isinstance(key, str):
-        base.attributes[key] = value
-    elif isinstance(base, Instance):
-        method = base.cls.lookup("__setitem__")
-        if method is not MISSING:
-            machine.call(method, [base, key, value], {}, node)
-    elif isinstance(base, Grad):
-        machine.book.touch(Adjust, base.leaf, machine.location(node), factor=None)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gradledger.ledger import Adjust
 from gradledger.lint.frameworks import dispatch
 from gradledger.lint.machine import classes, numbers, readings
+from gradledger.lint.machine.foreign import foreign_result, note_changed_gradients, note_unseen, result_of_unknown
 from gradledger.lint.machine.machine import ReturnValue
 from gradledger.lint.machine.scope import Scope
 from gradledger.lint.machine.values import (
@@ -34,7 +33,7 @@ from gradledger.lint.machine.values import (
     Value,
 )
 from gradledger.lint.python import methods
-from gradledger.lint.torch import losses, module_methods, modules, optimizers
+from gradledger.lint.torch import losses, module_methods, modules, optimizers, roles, scalers, schedulers
 from gradledger.lint.torch.names import call_external
 from gradledger.lint.torch.tensor_methods import grad_method, tensor_method
 
@@ -64,7 +63,7 @@ def call(machine: Machine, function: Value, args: Args, kwargs: Kwargs, node: as
     if isinstance(function, Unknown):
         return _call_unknown(machine, function, args, kwargs, node)
     if isinstance(function, Scaler):
-        return optimizers.call_scaler(machine, function, args, kwargs, node)
+        return scalers.call_scaler(machine, function, args, kwargs, node)
     if isinstance(function, Bag):
         return dispatch.call_bag(machine, function, args, kwargs, node)
     if isinstance(function, Averager):
@@ -205,9 +204,9 @@ def call_method(machine: Machine, receiver: Value, name: str, args: Args, kwargs
     if isinstance(receiver, Optimizer):
         return optimizers.optimizer_method(machine, receiver, name, args, kwargs, node)
     if isinstance(receiver, Scheduler):
-        return optimizers.scheduler_method(machine, receiver, name, args, kwargs, node)
+        return schedulers.scheduler_method(machine, receiver, name, args, kwargs, node)
     if isinstance(receiver, Scaler):
-        return optimizers.scaler_method(machine, receiver, name, args, kwargs, node)
+        return scalers.scaler_method(machine, receiver, name, args, kwargs, node)
     if isinstance(receiver, Averager):
         return optimizers.averager_method(machine, receiver, name, args, kwargs, node)
     if isinstance(receiver, Bag):
@@ -231,98 +230,26 @@ def _instance_method(
         return framework
     if modules.is_module(instance):
         return module_methods.module_method(machine, instance, name, args, kwargs, node)
-    _note_unseen(machine, f"self.{name}", args, node)
-    return _result_of_unknown(machine, name, args, kwargs)
+    note_unseen(machine, f"self.{name}", args, node)
+    return result_of_unknown(machine, name, args, kwargs)
 
 
 def _call_unknown(machine: Machine, function: Unknown, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     for value in [*args, *kwargs.values()]:
         readings.show(machine, value)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and "." in function.path:
-        role = optimizers.role_call(machine, function, node, args, kwargs)
+        role = roles.role_call(machine, function, node, args, kwargs)
         if role is not MISSING:
             return role
     if isinstance(function.role, Method):
         return call_method(machine, function.role.receiver, function.role.name, args, kwargs, node)
     hint = function.hint
     if "scaler" in hint:
-        return optimizers.call_scaler(machine, optimizers.scaler_of(function), args, kwargs, node)
+        return scalers.call_scaler(machine, scalers.scaler_of(function), args, kwargs, node)
     if ("criterion" in hint or "loss" in hint) and "compute" not in hint and args:
         return losses.unknown_loss(machine, args, kwargs)
     if any(isinstance(value, Tensor) for value in [*args, *kwargs.values()]) or "**" in kwargs:
         return modules.call_unknown(machine, function, args, kwargs, node)
-    _note_unseen(machine, function.path, args, node)
+    note_unseen(machine, function.path, args, node)
     note_changed_gradients(machine, function.path, [*args, *kwargs.values()], node)
-    return _result_of_unknown(machine, function.path, args, kwargs)
-
-
-_CHANGES_GRADIENTS = re.compile(r"grad|all_?reduce|normali[sz]e_|average_", re.I)
-
-
-def note_changed_gradients(machine: Machine, path: str, values: list[Value], node: ast.AST) -> None:
-    """A function from elsewhere whose name says that it changes the gradients of what it is given."""
-    name = path.rpartition(".")[2]
-    if machine.no_grad or not _CHANGES_GRADIENTS.search(name) or "clip" in name or "norm" in name.replace("normal", ""):
-        return
-    for value in _flat(values):
-        leaves = [value] if isinstance(value, Leaf) else modules.leaves_of(value) if modules.is_module(value) else []
-        for leaf in leaves:
-            if leaf.has_grad:
-                machine.book.touch(Adjust, leaf, machine.location(node), factor=None)
-
-
-def _result_of_unknown(machine: Machine, path: str, args: Args, kwargs: Kwargs) -> Value:
-    return foreign_result(machine, f"{path}()", [*args, *kwargs.values()])
-
-
-def foreign_result(machine: Machine, path: str, values: list[Value]) -> Value:
-    """What a function from elsewhere gives: it may depend on every model and tensor that went in."""
-    if _NO_TENSOR.search(path):
-        return Unknown(path)
-    leaves: set[Leaf] = set()
-    has_tensor = False
-    for value in _flat(values):
-        if isinstance(value, Tensor):
-            has_tensor = True
-            leaves |= value.leaves
-        elif not machine.no_grad and (modules.is_module(value) or _is_model(value)):
-            leaves |= {leaf for leaf in modules.leaves_of(value) if leaf.requires_grad}
-            has_tensor = True
-    if has_tensor:
-        machine.book.guessed = True
-        return Tensor(None, frozenset(leaves), factors=None, is_batch=True, assumed=True, weight=4.0)
-    return Unknown(path)
-
-
-def _is_model(value: Value) -> bool:
-    return isinstance(value, Unknown) and re.search(r"(^|_)(model|net|network)$", value.hint) is not None
-
-
-_NO_TENSOR = re.compile(
-    r"optim|sched|load|from_pretrained|from_config|scaler|dataset|(^|_)ema|config|logg|writer|meter|tracker|callback|hook|(^|\.)(get|build|make|create|setup|init)_",
-    re.I,
-)
-
-
-def _flat(values: Any) -> list[Value]:
-    flat: list[Value] = []
-    for value in values:
-        if isinstance(value, list | tuple):
-            flat += _flat(value[:8])
-        elif isinstance(value, dict):
-            flat += _flat(list(value.values())[:8])
-        else:
-            flat.append(value)
-    return flat
-
-
-_GRADIENT_CALL = re.compile(
-    r"(zero_grad|optimi[sz]er_step|optim_step|backward|train_step|training_step|optimi[sz]e(_\w+)?)$", re.I
-)
-
-
-def _note_unseen(machine: Machine, path: str, args: Args, node: ast.AST) -> None:
-    """A call into code that is not here, and may zero or step."""
-    if any(isinstance(arg, Optimizer) for arg in _flat(args)) or _GRADIENT_CALL.search(path):
-        line = getattr(node, "lineno", 0)
-        machine.book.unclear.append(f"line {line} calls {path}, which is not in the file and may step or zero")
+    return result_of_unknown(machine, function.path, args, kwargs)

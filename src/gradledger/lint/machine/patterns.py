@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradledger.lint.machine import classes
 from gradledger.lint.machine.attributes import get_attribute
-from gradledger.lint.machine.expressions import compare
+from gradledger.lint.machine.operators import compare
 from gradledger.lint.machine.scope import Scope
 from gradledger.lint.machine.values import Class, External, Instance, Native, Tensor, Unknown, Value
 

@@ -13,15 +13,10 @@ from gradledger.lint.machine.iteration import LIST_LIKE, Numbered, loader_of, ne
 from gradledger.lint.machine.machine import EndOfProgram, Raised
 from gradledger.lint.machine.values import (
     MISSING,
-    Bag,
-    Class,
     Dataset,
     External,
-    Function,
     Instance,
-    Leaf,
     Loader,
-    Method,
     Module,
     Native,
     Tensor,
@@ -29,6 +24,7 @@ from gradledger.lint.machine.values import (
     Value,
 )
 from gradledger.lint.machine.values import Iterator as LazyIterator
+from gradledger.lint.python.introspection import INTROSPECTION
 from gradledger.lint.torch import tensors
 
 if TYPE_CHECKING:
@@ -101,7 +97,8 @@ def _zip(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     return zip(*(machine.iterate(arg, node) for arg in args), strict=False)
 
 
-def _iter(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+def make_iterator(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    """``iter(x)``."""
     value = args[0]
     if isinstance(value, External):
         value = Unknown(value.name)
@@ -193,7 +190,7 @@ def _int(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
 
 
 def _sum(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    from gradledger.lint.machine.expressions import binary
+    from gradledger.lint.machine.operators import binary
 
     total: Value = args[1] if len(args) > 1 else 0
     if isinstance(args[0], Tensor) and args[0].shape is None:
@@ -244,79 +241,6 @@ def _quantified(stop_at: bool) -> Callable[..., Value]:
     return call
 
 
-def _isinstance(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    value, wanted = args[0], args[1] if len(args) > 1 else None
-    kinds = list(wanted) if isinstance(wanted, tuple) else [wanted]
-    names = {kind.last for kind in kinds if isinstance(kind, External)} | {
-        k.name for k in kinds if isinstance(k, Native)
-    }
-    if isinstance(value, Instance):
-        return any(_inherits(value.cls, kind) for kind in kinds) or bool(names & {"Module"})
-    if isinstance(value, Tensor | Leaf):
-        return (
-            bool(names & {"Tensor", "FloatTensor", "Parameter"}) if not value_is_batch(value) else Unknown("is tensor")
-        )
-    if isinstance(value, Module):
-        return value.kind in names or "Module" in names
-    native = {
-        "int": int,
-        "float": float,
-        "str": str,
-        "list": list,
-        "tuple": tuple,
-        "dict": dict,
-        "bool": bool,
-        "set": set,
-    }
-    if isinstance(value, int | float | str | list | tuple | dict | bool | set):
-        return any(isinstance(value, native[name]) for name in names if name in native)
-    if isinstance(value, Unknown):
-        return Unknown(f"isinstance({value.path}, {'|'.join(sorted(names))})", value.varying)
-    return bool(names & {type(value).__name__})
-
-
-def value_is_batch(value: Value) -> bool:
-    """Is it a micro-batch of which nothing is known?"""
-    return isinstance(value, Tensor) and value.is_batch
-
-
-def _inherits(cls: Class, wanted: Value) -> bool:
-    return cls is wanted or any(_inherits(base, wanted) for base in cls.bases if isinstance(base, Class))
-
-
-def _getattr(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    from gradledger.lint.machine.attributes import get_attribute
-
-    if len(args) < 2 or not isinstance(args[1], str):
-        return Unknown()
-    if len(args) > 2 and _hasattr(machine, args[:2], {}, node) is False:
-        return args[2]
-    return get_attribute(machine, args[0], args[1], node)
-
-
-def _hasattr(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    value, name = args[0], args[1] if len(args) > 1 else ""
-    if isinstance(value, Instance):
-        return name in value.attributes or value.cls.lookup(name) is not MISSING
-    if isinstance(value, Bag):
-        return name in value.attributes
-    if isinstance(value, Unknown):
-        return Unknown(f"hasattr({value.path}, {name!r})")
-    if isinstance(value, Module):
-        from gradledger.lint.torch.module_methods import METHODS
-
-        return name in value.attributes or (name in METHODS and (name != "no_sync" or "Parallel" in value.kind))
-    return False
-
-
-def _setattr(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    from gradledger.lint.machine.attributes import set_attribute
-
-    if len(args) > 2 and isinstance(args[1], str):
-        set_attribute(machine, args[0], args[1], args[2], node)
-    return None
-
-
 def _reversed(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     return list(itertools.islice(machine.iterate(args[0], node), _LONGEST))[::-1]
 
@@ -356,10 +280,6 @@ def end_program(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> 
     raise EndOfProgram
 
 
-def _type(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return args[0].cls if args and isinstance(args[0], Instance) else Unknown("type")
-
-
 def _str(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     value = args[0] if args else ""
     return str(value) if isinstance(value, str | int | float) else Unknown("str")
@@ -370,14 +290,6 @@ def _bool(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     return value if isinstance(value, Unknown) else machine.truth(value, node)
 
 
-def _id(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return id(args[0]) if args else 0
-
-
-def _callable(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return isinstance(args[0], Function | Native | Class | Method | External | Module | Instance)
-
-
 def _nothing(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     return None
 
@@ -385,16 +297,17 @@ def _nothing(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Val
 BUILTINS: dict[str, Value] = {
     name: Native(function, name)
     for name, function in {
-        "range": _range, "len": length_of, "enumerate": _enumerate, "zip": _zip, "iter": _iter, "next": _next,
+        "range": _range, "len": length_of, "enumerate": _enumerate, "zip": _zip, "iter": make_iterator, "next": _next,
         "list": _list, "tuple": _tuple, "set": _set, "frozenset": _set, "dict": make_dict, "float": _float, "int": _int,
         "str": _str, "bool": _bool, "sum": _sum, "min": _extreme(min), "max": _extreme(max), "abs": _numeric(abs),
         "round": _numeric(round), "pow": _numeric(pow), "divmod": _numeric(divmod), "any": _quantified(True),
-        "all": _quantified(False), "isinstance": _isinstance, "issubclass": _nothing, "getattr": _getattr,
-        "hasattr": _hasattr, "setattr": _setattr, "reversed": _reversed, "sorted": _sorted, "map": _map,
-        "filter": _filter, "print": _print, "exit": end_program, "quit": end_program, "type": _type, "id": _id,
-        "callable": _callable, "repr": _str, "open": _nothing, "vars": _nothing, "hash": _id,
+        "all": _quantified(False), "issubclass": _nothing, 
+        "reversed": _reversed, "sorted": _sorted, "map": _map,
+        "filter": _filter, "print": _print, "exit": end_program, "quit": end_program, 
+        "repr": _str, "open": _nothing, "vars": _nothing, 
     }.items()
 }  # fmt: skip
+BUILTINS |= {name: Native(function, name) for name, function in INTROSPECTION.items()}
 BUILTINS |= {name: External(name) for name in ("property", "staticmethod", "classmethod", "object", "super")}
 BUILTINS |= {
     name: External(name)
@@ -412,42 +325,3 @@ def math_function(name: str) -> Callable[..., Value] | None:
     if name in ("isfinite", "isnan", "isinf"):
         return lambda machine, args, kwargs, node: name == "isfinite"
     return _numeric(function) if callable(function) else None
-
-
-def islice(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """``itertools.islice``."""
-    bounds = [tensors.number_or(arg) for arg in args[1:]]
-    if any(not isinstance(bound, int | type(None)) for bound in bounds):
-        bounds = [machine.window]
-    source = args[0]
-    if not isinstance(source, LazyIterator) and not isinstance(source, Iterator):
-        source = _iter(machine, [source], {}, node)
-    return itertools.islice(machine.iterate(source, node), *bounds)
-
-
-def cycle(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """``itertools.cycle``: the first pass is kept."""
-    return itertools.cycle(machine.iterate(args[0], node))
-
-
-def chain(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """``itertools.chain``."""
-    return itertools.chain(*(machine.iterate(arg, node) for arg in args))
-
-
-def chain_from_iterable(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """``itertools.chain.from_iterable``."""
-    return itertools.chain.from_iterable(machine.iterate(part, node) for part in machine.iterate(args[0], node))
-
-
-def batched(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """``itertools.batched``."""
-    source, size = machine.iterate(args[0], node), args[1] if len(args) > 1 else 1
-    size = size if isinstance(size, int) and size > 0 else machine.window
-    return iter(lambda: tuple(itertools.islice(source, size)), ())
-
-
-def count(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """``itertools.count``."""
-    start = kwargs.get("start", args[0] if args else 0)
-    return itertools.count(start if isinstance(start, int) else 0)

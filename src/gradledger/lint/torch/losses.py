@@ -12,54 +12,22 @@ if TYPE_CHECKING:
     from gradledger.lint.machine.machine import Machine
 
 LAYERS = frozenset(
-    [
-        "CrossEntropyLoss",
-        "NLLLoss",
-        "MSELoss",
-        "L1Loss",
-        "SmoothL1Loss",
-        "HuberLoss",
-        "BCELoss",
-        "BCEWithLogitsLoss",
-        "KLDivLoss",
-        "CTCLoss",
-        "MultiMarginLoss",
-        "MarginRankingLoss",
-        "TripletMarginLoss",
-        "CosineEmbeddingLoss",
-        "HingeEmbeddingLoss",
-        "PoissonNLLLoss",
-        "GaussianNLLLoss",
-        "SoftMarginLoss",
-        "MultiLabelMarginLoss",
-        "MultiLabelSoftMarginLoss",
-        "TripletMarginWithDistanceLoss",
-    ]
-)
+    {
+        "CrossEntropyLoss", "NLLLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss",
+        "BCEWithLogitsLoss", "KLDivLoss", "CTCLoss", "MultiMarginLoss", "MarginRankingLoss",
+        "TripletMarginLoss", "CosineEmbeddingLoss", "HingeEmbeddingLoss", "PoissonNLLLoss", "GaussianNLLLoss",
+        "SoftMarginLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "TripletMarginWithDistanceLoss",
+    }
+)  # fmt: skip
 FUNCTIONS = frozenset(
-    [
-        "cross_entropy",
-        "nll_loss",
-        "mse_loss",
-        "l1_loss",
-        "smooth_l1_loss",
-        "huber_loss",
-        "binary_cross_entropy",
-        "kl_div",
-        "ctc_loss",
-        "binary_cross_entropy_with_logits",
-        "multi_margin_loss",
-        "margin_ranking_loss",
-        "triplet_margin_loss",
-        "cosine_embedding_loss",
-        "hinge_embedding_loss",
-        "poisson_nll_loss",
-        "gaussian_nll_loss",
-        "soft_margin_loss",
-        "multilabel_margin_loss",
+    {
+        "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
+        "binary_cross_entropy", "kl_div", "ctc_loss", "binary_cross_entropy_with_logits", "multi_margin_loss",
+        "margin_ranking_loss", "triplet_margin_loss", "cosine_embedding_loss", "hinge_embedding_loss",
+        "poisson_nll_loss", "gaussian_nll_loss", "soft_margin_loss", "multilabel_margin_loss",
         "multilabel_soft_margin_loss",
-    ]
-)
+    }
+)  # fmt: skip
 _OVER_TARGETS = frozenset({"CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"})
 
 

@@ -15,43 +15,14 @@ WRAPPERS = frozenset(
     ["DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "compile", "AveragedModel"]
 )
 _NO_PARAMETERS = frozenset(
-    [
-        "ReLU",
-        "GELU",
-        "SiLU",
-        "Tanh",
-        "Sigmoid",
-        "Softmax",
-        "LogSoftmax",
-        "Dropout",
-        "Dropout2d",
-        "Flatten",
-        "Identity",
-        "LeakyReLU",
-        "ELU",
-        "Softplus",
-        "MaxPool2d",
-        "AvgPool2d",
-        "AdaptiveAvgPool2d",
-        "AdaptiveAvgPool1d",
-        "MaxPool1d",
-        "AvgPool1d",
-        "Unflatten",
-        "Upsample",
-        "ReLU6",
-        "Hardswish",
-        "Hardtanh",
-        "CELU",
-        "SELU",
-        "Mish",
-        "Softsign",
-        "PixelShuffle",
-        "ZeroPad2d",
-        "CosineSimilarity",
-        "PairwiseDistance",
-        "InstanceNorm2d",
-    ]
-)
+    {
+        "ReLU", "GELU", "SiLU", "Tanh", "Sigmoid", "Softmax", "LogSoftmax", "Dropout", "Dropout2d", "Flatten",
+        "Identity", "LeakyReLU", "ELU", "Softplus", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d",
+        "AdaptiveAvgPool1d", "MaxPool1d", "AvgPool1d", "Unflatten", "Upsample", "ReLU6", "Hardswish",
+        "Hardtanh", "CELU", "SELU", "Mish", "Softsign", "PixelShuffle", "ZeroPad2d", "CosineSimilarity",
+        "PairwiseDistance", "InstanceNorm2d",
+    }
+)  # fmt: skip
 _BATCH_NORM = frozenset(
     ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm", "LazyBatchNorm1d", "LazyBatchNorm2d"]
 )

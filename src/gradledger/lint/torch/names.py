@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gradledger.ledger import Clip, Zero
+from gradledger.ledger import Zero
 from gradledger.lint.frameworks import dispatch
 from gradledger.lint.machine import contexts
 from gradledger.lint.machine.values import (
@@ -17,7 +16,6 @@ from gradledger.lint.machine.values import (
     Context,
     External,
     Function,
-    Grad,
     Leaf,
     Module,
     Native,
@@ -26,9 +24,10 @@ from gradledger.lint.machine.values import (
     Unknown,
     Value,
 )
-from gradledger.lint.python import builtins
-from gradledger.lint.torch import data, losses, modules, optimizers, tensors
-from gradledger.lint.torch.backward import backward
+from gradledger.lint.python import builtins, itertools
+from gradledger.lint.torch import data, losses, modules, optimizers, scalers, schedulers, tensors
+from gradledger.lint.torch.creation import CREATION, of_size
+from gradledger.lint.torch.gradients import GRADIENTS, autograd_backward, autograd_grad
 from gradledger.lint.torch.tensor_methods import tensor_method
 
 if TYPE_CHECKING:
@@ -53,10 +52,10 @@ def call_external(machine: Machine, function: External, args: Args, kwargs: Kwar
         return Unknown(name) if made is None else made(machine, args, kwargs, node)
     if last in optimizers.OPTIMIZERS and (args or kwargs):
         return optimizers.new_optimizer(machine, last, args, kwargs, node)
-    if optimizers.is_scheduler_name(last) and any(optimizers.is_optimizer_like(v) for v in [*args, *kwargs.values()]):
-        return optimizers.new_scheduler(machine, last, args, kwargs, node)
+    if schedulers.is_scheduler_name(last) and any(optimizers.is_optimizer_like(v) for v in [*args, *kwargs.values()]):
+        return schedulers.new_scheduler(machine, last, args, kwargs, node)
     if last == "GradScaler":
-        return optimizers.new_scaler(machine, args, kwargs)
+        return scalers.new_scaler(machine, args, kwargs)
     if last in builtins.BUILTINS and root == "builtins":
         return machine.call(builtins.BUILTINS[last], args, kwargs, node)
     if root == "torch":
@@ -72,7 +71,7 @@ def _call_torch(machine: Machine, name: str, last: str, args: Args, kwargs: Kwar
     if last in losses.FUNCTIONS:
         return losses.loss(machine, last, args, kwargs, node, reduction=losses.reduction_of(kwargs))
     if name.startswith("torch.distributions."):
-        return Tensor(None, _leaves([*args, *kwargs.values()]))
+        return Tensor(None, tensors.joint_leaves([*args, *kwargs.values()]))
     if name.startswith("torch.func."):
         machine.book.guessed = True
     if name.startswith("torch.nn.") and last[:1].isupper():
@@ -80,28 +79,23 @@ def _call_torch(machine: Machine, name: str, last: str, args: Args, kwargs: Kwar
     if args and isinstance(args[0], Tensor | Leaf):
         return tensor_method(machine, args[0], last, args[1:], kwargs, node)
     if last in _SHAPED:
-        return _made(args, kwargs)
+        return of_size(args, kwargs)
     if last == "data_parallel" and len(args) > 1:
         return machine.call(args[0], [args[1]], {}, node)
     if any(modules.is_module(value) for value in args):
         machine.book.guessed = True
     if args and isinstance(args[0], list | tuple) and any(isinstance(a, Tensor) for a in args[0]):
-        return Tensor(None, _leaves(args[0]))
+        return Tensor(None, tensors.joint_leaves(args[0]))
     return Unknown(f"{name}()") if not args else _mixed(machine, args, name)
 
 
 def _mixed(machine: Machine, args: Args, name: str) -> Value:
     tensors_given = [arg for arg in args if isinstance(arg, Tensor)]
-    return Tensor(None, _leaves(tensors_given)) if tensors_given else Unknown(f"{name}()")
-
-
-def _leaves(values: Any) -> frozenset[Leaf]:
-    empty: frozenset[Leaf] = frozenset()
-    return empty.union(*(tensors.as_tensor(v).leaves for v in values if isinstance(v, Tensor | Leaf)))
+    return Tensor(None, tensors.joint_leaves(tensors_given)) if tensors_given else Unknown(f"{name}()")
 
 
 def _call_foreign(machine: Machine, name: str, last: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    from gradledger.lint.machine.calls import foreign_result, note_changed_gradients
+    from gradledger.lint.machine.foreign import foreign_result, note_changed_gradients
 
     if last == "AverageMeter":
         return Unknown(name)
@@ -142,176 +136,6 @@ def _harmless(name: str) -> bool:
             "build",
         )
     )
-
-
-def _made(args: Args, kwargs: Kwargs) -> Value:
-    size = kwargs.get("size")
-    given = [size] if size is not None else [a for a in args if not isinstance(a, External | Bag | str)]
-    shape = tensors.shape_from(given)
-    if kwargs.get("requires_grad") is True:
-        return Leaf("tensor", shape, is_guess=True)
-    return Tensor(shape)
-
-
-def _zeros(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    made = _made(args, kwargs)
-    if isinstance(made, Tensor) and made.shape in ((), (1,)):
-        return made.like(shape=(), number=0.0)
-    return made
-
-
-def _randint(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    size = kwargs.get("size", next((arg for arg in args if isinstance(arg, tuple | list)), None))
-    return Tensor(None if size is None else tensors.shape_from([size]))
-
-
-def _tensor(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    data_given = args[0] if args else None
-    if isinstance(data_given, Tensor):
-        result: Tensor = data_given.like(leaves=frozenset())
-    elif isinstance(data_given, bool | int | float):
-        result = Tensor((), number=float(data_given))
-    else:
-        result = Tensor(_nested_shape(data_given))
-    return Leaf("tensor", result.shape, is_guess=True) if kwargs.get("requires_grad") is True else result
-
-
-def _nested_shape(value: Value) -> tuple[int | None, ...] | None:
-    if isinstance(value, list | tuple | range):
-        inner = _nested_shape(value[0]) if len(value) else ()
-        return None if inner is None else (len(value), *inner)
-    return None if isinstance(value, Unknown) and not value.varying else ()
-
-
-def _like(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    shape = tensors.as_tensor(args[0]).shape if args else None
-    return Leaf("tensor", shape, is_guess=True) if kwargs.get("requires_grad") is True else Tensor(shape)
-
-
-def _zeros_like(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    made = _like(machine, args, kwargs, node)
-    if args and isinstance(args[0], Leaf | Grad) and isinstance(made, Tensor):
-        made.number = 0.0
-    return made
-
-
-def _arange(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    bounds = [tensors.number_or(arg) for arg in args]
-    if kwargs.get("end") is not None:
-        bounds.append(kwargs["end"])
-    if all(isinstance(b, int) for b in bounds) and bounds:
-        return Tensor((len(range(*bounds[:3])),), is_positions=len(bounds) == 1) if 0 not in bounds[2:3] else Tensor()
-    if all(isinstance(b, int | float) for b in bounds) and bounds:
-        start, stop, step = (0, bounds[0], 1) if len(bounds) == 1 else (*bounds, 1)[:3]
-        return Tensor((max(0, math.ceil((stop - start) / step)),))
-    return Tensor((None,), is_positions=len(bounds) == 1)
-
-
-def _linspace(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    steps = kwargs.get("steps", args[2] if len(args) > 2 else 100)
-    return Tensor((steps if isinstance(steps, int) else None,))
-
-
-def _stack(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    parts = list(machine.iterate(args[0], node)) if args else []
-    given = [tensors.as_tensor(part) for part in parts]
-    inner = given[0].shape if given else ()
-    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    shape = None if inner is None or dim != 0 else (len(given), *inner)
-    if given and given[0].reduction is not None and given[0].shape == ():
-        return given[0].like(shape=(len(given),), leaves=_leaves(given), reduction=None)
-    return Tensor(shape, _leaves(given), coupled=any(t.coupled for t in given))
-
-
-def _cat(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    given = [tensors.as_tensor(part) for part in (machine.iterate(args[0], node) if args else [])]
-    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    shape: tuple[int | None, ...] | None = None
-    first = given[0].shape if given else None
-    if first and isinstance(dim, int) and -len(first) <= dim < len(first):
-        at = dim % len(first)
-        parts = [t.shape[at] if t.shape and len(t.shape) > at else None for t in given]
-        total = None if any(size is None for size in parts) else sum(size for size in parts if size is not None)
-        shape = (*first[:at], total, *first[at + 1 :])
-    leaves = _leaves(given)
-    if dim == 0 and leaves and not machine.no_grad and not all(t.leaves for t in given):
-        leaves |= {Leaf("window", is_pass=True, spans_window=True)}
-    return Tensor(shape, leaves, coupled=any(t.coupled for t in given))
-
-
-def _where(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    if len(args) < 3:
-        return (Tensor((None,)),)
-    a, b = tensors.as_tensor(args[1]), tensors.as_tensor(args[2])
-    return Tensor(tensors.broadcast(a.shape, b.shape), a.leaves | b.leaves)
-
-
-def _autograd_backward(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    targets = args[0] if args else kwargs.get("tensors")
-    given = kwargs.get("grad_tensors", args[1] if len(args) > 1 else None)
-    retain = kwargs.get("retain_graph", False) is True
-    all_targets = list(targets) if isinstance(targets, list | tuple) else [targets]
-    gradients = list(given) if isinstance(given, list | tuple) else [given] * len(all_targets)
-    if len(all_targets) == 1:
-        backward(machine, all_targets[0], node, gradient=gradients[0], retain=retain, inputs=kwargs.get("inputs"))
-    elif all_targets:
-        together = Tensor((), _leaves(all_targets), factors=None)
-        backward(machine, together, node, retain=retain, inputs=kwargs.get("inputs"))
-    return None
-
-
-def _autograd_grad(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    outputs = args[0] if args else kwargs.get("outputs")
-    inputs = args[1] if len(args) > 1 else kwargs.get("inputs")
-    keeps_graph = kwargs.get("create_graph") is True
-    out = tensors.as_tensor(outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs)
-    leaves = out.leaves if keeps_graph else frozenset()
-    if isinstance(inputs, list | tuple) or not isinstance(inputs, Tensor | Leaf):
-        sources = list(machine.iterate(inputs, node)) if inputs is not None else []
-        return tuple(Tensor(tensors.as_tensor(s).shape, leaves) for s in sources)
-    return (Tensor(tensors.as_tensor(inputs).shape, leaves),)
-
-
-def _clip_norm(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return clip(machine, args, kwargs, node, "norm")
-
-
-def _clip_value(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return clip(machine, args, kwargs, node, "value")
-
-
-def clip(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST, by: str) -> Value:
-    """Gradients are clipped, by norm or by value."""
-    given = args[0] if args else kwargs.get("parameters")
-    limit = tensors.number_or(args[1] if len(args) > 1 else kwargs.get("max_norm", kwargs.get("clip_value")))
-    elements = [given] if isinstance(given, Leaf | Unknown) else list(machine.iterate(given, node))
-    leaves = [leaf for element in elements for leaf in modules.leaves_of(element)]
-    machine.record(
-        Clip,
-        node,
-        leaves=frozenset(leaves) or None,
-        by=by,
-        limit=float(limit) if isinstance(limit, int | float) else None,
-    )
-    return Tensor(())
-
-
-def _foreach(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    for element in args[0] if args and isinstance(args[0], list | tuple) else []:
-        if isinstance(element, Grad):
-            tensors.zero(machine, element.leaf, node)
-    return None
-
-
-def _foreach_scale(op: type[ast.operator]) -> Callable[..., Value]:
-    def call(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-        factor = tensors.factor_of(op, args[1] if len(args) > 1 else None)
-        for element in args[0] if args and isinstance(args[0], list | tuple) else []:
-            if isinstance(element, Grad):
-                tensors.adjust(machine, element.leaf, factor, node)
-        return None
-
-    return call
 
 
 def _compile(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
@@ -373,15 +197,6 @@ def _checkpoint(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> 
     return machine.call(args[0], args[1:], given, node) if args else Unknown()
 
 
-def _pad_sequence(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    parts = list(machine.iterate(args[0], node)) if args else []
-    return Tensor((len(parts), None), _leaves(parts))
-
-
-def _randperm(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return Tensor((args[0],)) if args and isinstance(args[0], int) else Tensor((None,))
-
-
 def _partial(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     function, given, named = args[0], args[1:], dict(kwargs)
     return Native(lambda m, more, more_named, n: m.call(function, [*given, *more], {**named, **more_named}, n))
@@ -413,7 +228,7 @@ def _clone_list(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> 
 
 
 def _parameters_to_vector(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return Tensor((None,), _leaves(list(machine.iterate(args[0], node))))
+    return Tensor((None,), tensors.joint_leaves(list(machine.iterate(args[0], node))))
 
 
 def _zero_all(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
@@ -443,9 +258,10 @@ def _manager(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Val
 
 _SHAPED = frozenset(["randn", "rand", "empty", "ones", "zeros", "full", "normal", "randn_like"])
 
+
 _FULL_NAMES: dict[str, Callable[..., Any]] = {
-    "torch.autograd.backward": _autograd_backward,
-    "torch.autograd.grad": _autograd_grad,
+    "torch.autograd.backward": autograd_backward,
+    "torch.autograd.grad": autograd_grad,
     "torch.utils.checkpoint.checkpoint": _checkpoint,
     "functools.partial": _partial,
     "types.SimpleNamespace": _namespace,
@@ -454,12 +270,12 @@ _FULL_NAMES: dict[str, Callable[..., Any]] = {
     "dataclasses.field": _field,
     "copy.deepcopy": _deepcopy,
     "copy.copy": _clone_list,
-    "itertools.islice": builtins.islice,
-    "itertools.cycle": builtins.cycle,
-    "itertools.chain": builtins.chain,
-    "itertools.chain.from_iterable": builtins.chain_from_iterable,
-    "itertools.batched": builtins.batched,
-    "itertools.count": builtins.count,
+    "itertools.islice": itertools.islice,
+    "itertools.cycle": itertools.cycle,
+    "itertools.chain": itertools.chain,
+    "itertools.chain.from_iterable": itertools.chain_from_iterable,
+    "itertools.batched": itertools.batched,
+    "itertools.count": itertools.count,
     "contextlib.nullcontext": _nullcontext,
     "contextlib.suppress": lambda *_: Context("suppress"),
     "contextlib.ExitStack": _manager,
@@ -476,36 +292,8 @@ _FULL_NAMES: dict[str, Callable[..., Any]] = {
 }
 
 _LAST_NAMES: dict[str, Callable[..., Any]] = {
-    "zeros": _zeros,
-    "randint": _randint,
-    "tensor": _tensor,
-    "as_tensor": _tensor,
-    "from_numpy": _tensor,
-    "Tensor": _tensor,
-    "LongTensor": _tensor,
-    "FloatTensor": _tensor,
-    "full": lambda machine, args, kwargs, node: Tensor(tensors.shape_from(args[:1])),
-    "randn_like": _like,
-    "rand_like": _like,
-    "ones_like": _like,
-    "empty_like": _like,
-    "full_like": _like,
-    "zeros_like": _zeros_like,
-    "arange": _arange,
-    "linspace": _linspace,
-    "stack": _stack,
-    "cat": _cat,
-    "concat": _cat,
-    "where": _where,
-    "randperm": _randperm,
-    "pad_sequence": _pad_sequence,
-    "clip_grad_norm_": _clip_norm,
-    "clip_grad_norm": _clip_norm,
-    "clip_grad_value_": _clip_value,
-    "clip_grads_with_norm_": _clip_norm,
-    "_foreach_zero_": _foreach,
-    "_foreach_mul_": _foreach_scale(ast.Mult),
-    "_foreach_div_": _foreach_scale(ast.Div),
+    **CREATION,
+    **GRADIENTS,
     "DistributedDataParallel": _wrap_parallel,
     "DataParallel": _wrap_parallel,
     "FullyShardedDataParallel": _wrap_parallel,

@@ -1,4 +1,4 @@
-"""Optimizers, schedulers, gradient scalers and weight averages: what their methods write in the book."""
+"""Optimizers and weight averages: what they own, and what their methods write in the book."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from gradledger.ledger import Average, Location, ScalerUpdate, Schedule, Step, Unscale, Zero
-from gradledger.lint.machine.book import Event
-from gradledger.lint.machine.contexts import no_sync
+from gradledger.ledger import Average, Step, Zero
 from gradledger.lint.machine.values import (
-    MISSING,
     Averager,
     Function,
     Instance,
     Leaf,
     Optimizer,
-    Scaler,
-    Scheduler,
     Tensor,
     Unknown,
     Value,
 )
-from gradledger.lint.torch import module_methods, modules, tensors
-from gradledger.lint.torch.backward import backward
+from gradledger.lint.torch import modules, tensors
 
 if TYPE_CHECKING:
     from gradledger.lint.machine.machine import Machine
@@ -32,43 +26,15 @@ Args = list[Value]
 Kwargs = dict[str, Value]
 
 OPTIMIZERS = frozenset(
-    [
-        "SGD",
-        "Adam",
-        "AdamW",
-        "Adadelta",
-        "Adagrad",
-        "Adamax",
-        "ASGD",
-        "LBFGS",
-        "NAdam",
-        "RAdam",
-        "RMSprop",
-        "Rprop",
-        "SparseAdam",
-        "Adafactor",
-        "Muon",
-        "AdamW8bit",
-        "Adam8bit",
-        "Lion",
-        "SAM",
-        "FusedAdam",
-        "FusedLAMB",
-        "LAMB",
-        "Lamb",
-        "Prodigy",
-        "AdaBelief",
-        "PagedAdamW8bit",
-    ]
-)
-SCHEDULERS = re.compile(r"^(\w*LR|\w*Scheduler|LRScheduler|CosineAnnealing\w*|ReduceLROnPlateau)$")
-_SCHEDULER_FACTORY = re.compile(r"^get_(\w+_)?(schedule(r)?)(_with_\w+)?$|^create_scheduler\w*$")
-_HORIZONS = ("T_max", "total_steps", "num_training_steps", "total_iters")
+    {
+        "SGD", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "ASGD", "LBFGS", "NAdam", "RAdam", "RMSprop",
+        "Rprop", "SparseAdam", "Adafactor", "Muon", "AdamW8bit", "Adam8bit", "Lion", "SAM", "FusedAdam",
+        "FusedLAMB", "LAMB", "Lamb", "Prodigy", "AdaBelief", "PagedAdamW8bit",
+    }
+)  # fmt: skip
 
-_OPTIMIZER_NAME = re.compile(r"optim|^opt$|^opt_|_opt$|opt[A-Z_]|^o[GD]$|solver$|^adam|^sgd$", re.I)
-_SCHEDULER_NAME = re.compile(r"sched|lr_s|^lrs$|warmup|annealer", re.I)
-_SCALER_NAME = re.compile(r"scaler", re.I)
-_AVERAGE_NAME = re.compile(r"(^|_)ema($|_)|^swa|averaged", re.I)
+OPTIMIZER_NAME = re.compile(r"optim|^opt$|^opt_|_opt$|opt[A-Z_]|^o[GD]$|solver$|^adam|^sgd$", re.I)
+"""What people call an optimizer."""
 
 
 def new_optimizer(machine: Machine, kind: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Optimizer:
@@ -114,77 +80,6 @@ def optimizer_of(machine: Machine, value: Unknown) -> Optimizer:
         value.role.groups = [{"params": [], "lr": Unknown("lr")}]
         machine.book.register(value.role)
     return value.role
-
-
-def scheduler_of(value: Unknown) -> Scheduler:
-    """The scheduler that an unknown value is taken for."""
-    if not isinstance(value.role, Scheduler):
-        value.role = Scheduler("unknown")
-    return value.role
-
-
-def scaler_of(value: Unknown) -> Scaler:
-    """The gradient scaler that an unknown value is taken for."""
-    if not isinstance(value.role, Scaler):
-        value.role = Scaler()
-    return value.role
-
-
-def role_call(machine: Machine, function: Unknown, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    """``unknown.method(…)`` where the names say that it is an optimizer, a scheduler, a scaler or a model."""
-    receiver = function.parent
-    owner_path, _, name = function.path.rpartition(".")
-    owner = Unknown(owner_path).hint
-    if receiver is None:
-        return MISSING
-    if isinstance(receiver.role, Optimizer) or (
-        _OPTIMIZER_NAME.search(_last_word(owner_path)) and name in _OPTIMIZER_METHODS
-    ):
-        return optimizer_method(machine, optimizer_of(machine, receiver), name, args, kwargs, node)
-    if isinstance(receiver.role, Scheduler) or (_SCHEDULER_NAME.search(owner) and name in ("step", "step_update")):
-        return scheduler_method(machine, scheduler_of(receiver), name, args, kwargs, node)
-    if isinstance(receiver.role, Scaler) or (_SCALER_NAME.search(owner) and name in _SCALER_METHODS):
-        return scaler_method(machine, scaler_of(receiver), name, args, kwargs, node)
-    if name == "backward" and receiver.hint == "window":
-        return None  # a window of our own engine
-    if name == "backward" and args:
-        backward(machine, args[0], node)
-        return None
-    if name == "backward" or (name == "manual_backward" and args):
-        backward(machine, args[0] if args else receiver, node)
-        return None
-    if name in ("clip_grad_norm_", "clip_grad_value_") and args:
-        return MISSING
-    if _AVERAGE_NAME.search(owner) and name in ("update", "update_parameters", "step"):
-        machine.record(Average, node)
-        return None
-    if name == "no_sync":
-        return no_sync(machine)
-    if name in module_methods.METHODS and name not in (
-        "items",
-        "keys",
-        "values",
-        "append",
-        "extend",
-        "insert",
-        "type",
-        "join",
-    ):
-        return module_methods.module_method(machine, receiver, name, args, kwargs, node)
-    return MISSING
-
-
-def _last_word(path: str) -> str:
-    words = re.findall(r"[A-Za-z_]\w*", path)
-    return words[-1] if words else ""
-
-
-_OPTIMIZER_METHODS = frozenset(
-    {"step", "zero_grad", "param_groups", "add_param_group", "state_dict", "load_state_dict"}
-)
-_SCALER_METHODS = frozenset(
-    {"scale", "step", "update", "unscale_", "get_scale", "is_enabled", "state_dict", "load_state_dict"}
-)
 
 
 def optimizer_method(
@@ -240,136 +135,6 @@ def step(
     return result
 
 
-def is_scheduler_name(name: str) -> bool:
-    """Is it the name of a scheduler class or factory?"""
-    return bool(SCHEDULERS.match(name) or _SCHEDULER_FACTORY.match(name)) and name != "LambdaLRScheduler"
-
-
-def new_scheduler(machine: Machine, kind: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Scheduler:
-    """``torch.optim.lr_scheduler.Kind(optimizer, …)``."""
-    given = [*args, *kwargs.values()]
-    optimizer = next((own for own in map(owned_by, given) if own is not None), None)
-    if optimizer is None:
-        unknown = next((v for v in given if isinstance(v, Unknown) and _OPTIMIZER_NAME.search(v.hint)), None)
-        optimizer = None if unknown is None else optimizer_of(machine, unknown)
-    horizon = _horizon(kind, args, kwargs)
-    return Scheduler(kind, optimizer, horizon, line=getattr(node, "lineno", None))
-
-
-def _horizon(kind: str, args: Args, kwargs: Kwargs) -> int | None:
-    positional = {"CosineAnnealingLR": 1, "LinearLR": 3, "PolynomialLR": 1, "ConstantLR": 2}.get(kind)
-    values = [kwargs.get(name) for name in _HORIZONS]
-    if kind == "OneCycleLR" and "total_steps" not in kwargs:
-        epochs, steps = kwargs.get("epochs"), kwargs.get("steps_per_epoch")
-        values.append(epochs * steps if isinstance(epochs, int) and isinstance(steps, int) else None)
-        values.append(args[2] if len(args) > 2 else None)
-    if _SCHEDULER_FACTORY.match(kind):
-        values.append(args[2] if len(args) > 2 else None)
-    if positional is not None and len(args) > positional:
-        values.append(args[positional])
-    return next((int(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)), None)
-
-
-def scheduler_method(
-    machine: Machine, scheduler: Scheduler, name: str, args: Args, kwargs: Kwargs, node: ast.AST
-) -> Value:
-    """``scheduler.name(…)``."""
-    if name in ("step", "step_update"):
-        gate = scheduler.accelerator
-        if gate is None or gate.attributes.get("sync_gradients") is not False:
-            schedule(machine, scheduler, node)
-        return None
-    if name in ("get_last_lr", "get_lr"):
-        return [Unknown("lr", True)]
-    return {} if name == "state_dict" else None
-
-
-def schedule(machine: Machine, scheduler: Scheduler, node: ast.AST | None) -> None:
-    """The learning rate advances."""
-    construction = None if scheduler.line is None else Location(machine.file, scheduler.line)
-    machine.record(
-        Schedule,
-        node,
-        optimizer=scheduler.optimizer,
-        scheduler=scheduler.kind,
-        horizon=scheduler.horizon,
-        construction=construction,
-    )
-
-
-def new_scaler(machine: Machine, args: Args, kwargs: Kwargs) -> Scaler:
-    """``torch.amp.GradScaler(…)``."""
-    enabled = kwargs.get("enabled", True)
-    return Scaler(machine.truth(enabled) if isinstance(enabled, bool | Unknown) else True)
-
-
-def scaler_method(machine: Machine, scaler: Scaler, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """``scaler.name(…)``."""
-    if name == "scale":
-        value = args[0] if args else kwargs.get("outputs")
-        if isinstance(value, Tensor):
-            return value.like(scaler=scaler)
-        if isinstance(value, Unknown):
-            return Tensor(None, value.leaves, factors=None, scaler=scaler)
-        return value
-    target = _optimizer_in(machine, args)
-    if name in ("step", "unscale_") and args and target is None:
-        machine.book.unclear.append(f"{name} of an optimizer that the source does not show")
-    if name == "step" and target is not None:
-        _unscale(machine, scaler, target, node)
-        scaler.stepped.append(target)
-        return step(machine, target, node, closure=args[1] if len(args) > 1 else None, scaler=scaler.enabled)
-    if name == "unscale_" and target is not None:
-        scaler.stepped.append(target)
-        _unscale(machine, scaler, target, node, again=True)
-    elif name == "update":
-        if scaler.enabled:
-            machine.book.record(Event(ScalerUpdate, machine.location(node), optimizers=tuple(scaler.stepped)))
-        scaler.stepped.clear()
-        scaler.unscaled.clear()
-    elif name == "get_scale":
-        return Unknown("scale", True)
-    elif name == "is_enabled":
-        return scaler.enabled
-    return {} if name == "state_dict" else None
-
-
-def _unscale(machine: Machine, scaler: Scaler, target: Optimizer, node: ast.AST, *, again: bool = False) -> None:
-    """Take the factor out; a scaler's step does so itself where nobody has."""
-    if scaler.enabled and (again or target not in scaler.unscaled):
-        machine.record(Unscale, node, optimizer=target)
-        scaler.unscaled.append(target)
-
-
-def _optimizer_in(machine: Machine, args: Args) -> Optimizer | None:
-    for arg in args:
-        own = owned_by(arg)
-        if own is not None:
-            return own
-        if isinstance(arg, Unknown) and _OPTIMIZER_NAME.search(arg.hint):
-            return optimizer_of(machine, arg)
-    return optimizer_of(machine, args[0]) if args and isinstance(args[0], Unknown) else None
-
-
-def call_scaler(machine: Machine, scaler: Scaler, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    """Timm's ``loss_scaler(loss, optimizer, …, need_update=…)``: backward, and where it is told so, the rest."""
-    if not args:
-        return None
-    target = _optimizer_in(machine, args[1:] or [kwargs.get("optimizer")])
-    backward(machine, args[0], node)
-    update = kwargs.get("need_update", kwargs.get("update_grad", True))
-    if target is None or not machine.truth(update, node):
-        return Unknown("norm", True)
-    machine.record(Unscale, node, optimizer=target)
-    if kwargs.get("clip_grad") is not None or kwargs.get("max_norm") is not None:
-        from gradledger.ledger import Clip
-
-        machine.record(Clip, node, optimizer=target, by="norm")
-    step(machine, target, node, scaler=True)
-    machine.record(ScalerUpdate, node)
-    return Unknown("norm", True)
-
-
 def averager_method(
     machine: Machine, averager: Averager, name: str, args: Args, kwargs: Kwargs, node: ast.AST
 ) -> Value:
@@ -388,4 +153,4 @@ def owned_by(value: Value) -> Optimizer | None:
 
 def is_optimizer_like(value: Value) -> bool:
     """Does it stand for an optimizer?"""
-    return owned_by(value) is not None or (isinstance(value, Unknown) and bool(_OPTIMIZER_NAME.search(value.hint)))
+    return owned_by(value) is not None or (isinstance(value, Unknown) and bool(OPTIMIZER_NAME.search(value.hint)))

@@ -32,6 +32,12 @@ def as_tensor(value: Value) -> Tensor:
     return Tensor()
 
 
+def joint_leaves(values: Any) -> frozenset[Leaf]:
+    """The parameters that the graphs of several tensors reach."""
+    empty: frozenset[Leaf] = frozenset()
+    return empty.union(*(as_tensor(v).leaves for v in values if isinstance(v, Tensor | Leaf)))
+
+
 def number_or(value: Value) -> Value:
     """The number that a tensor is known to hold, else the value itself."""
     return value.number if isinstance(value, Tensor) and value.number is not None else value
@@ -80,10 +86,10 @@ def arithmetic(machine: Machine, op: type[ast.operator], left: Value, right: Val
 
 
 def _of_numbers(op: type[ast.operator], a: float, b: float) -> Value:
-    from gradledger.lint.machine.expressions import _OPERATORS
+    from gradledger.lint.machine.operators import OPERATORS
 
     try:
-        return Tensor((), number=float(_OPERATORS[op](a, b)))
+        return Tensor((), number=float(OPERATORS[op](a, b)))
     except (ZeroDivisionError, KeyError, TypeError, OverflowError):
         return Tensor(())
 
