@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gradledger.errors import UserError
 from gradledger.findings import Finding
@@ -17,9 +16,6 @@ from gradledger.lint.files.screen import may_train
 from gradledger.lint.files.sources import UnreadableSourceError, source_of
 from gradledger.lint.fix.proposals import proposals
 from gradledger.lint.fix.state import State
-
-if TYPE_CHECKING:
-    pass
 
 _MAX_ROUNDS = 12
 

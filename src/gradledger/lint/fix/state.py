@@ -5,16 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gradledger.findings import Finding
 from gradledger.ledger import Ledger, balance_of
 from gradledger.lint.files.sources import source_of
 from gradledger.lint.judge import findings_of
 from gradledger.lint.predict import predict
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,17 +133,28 @@ class _Writer:
     def entries(self) -> Iterable[Entry]:
         for position, event in enumerate(self.book.events):
             accounts = self._accounts(event)
-            if len(accounts) > 1 and self._is_guessed(event):
-                if event.kind is Backward:
-                    accounts = self._next_to_step(position, accounts)
-                elif event.kind is Clip:
-                    accounts = [pair for pair in accounts if self.lines.get(pair[0])] or accounts
+            if event.kind is Backward and not accounts:
+                accounts = self._next_to_step(position, self._relatives(event))
+            elif len(accounts) > 1 and event.kind is Backward and self._is_guessed(event):
+                accounts = self._next_to_step(position, accounts)
+            elif len(accounts) > 1 and event.kind is Clip:
+                accounts = [pair for pair in accounts if self.lines.get(pair[0]) or self._surely_owns(pair[0], event)]
             for account, partial in accounts:
                 yield self._write(event, account, partial)
 
     def _is_guessed(self, event: Event) -> bool:
         """It touches a model of which only the whole is known, not which of the accounts' parameters."""
         return event.leaves is None or any(leaf.is_guess and leaf not in self.all_owned for leaf in event.leaves)
+
+    def _surely_owns(self, account: str, event: Event) -> bool:
+        """Are parameters of the account, one by one, among those that the event touches?"""
+        owned = next((leaves for name, leaves in self.owners if name == account), None)
+        return owned is not None and not self._is_guessed(event)
+
+    def _relatives(self, event: Event) -> list[tuple[str, bool]]:
+        """Accounts of other parts of the same unknown model, which reaches its parameters by names of its own."""
+        roots = {leaf.root for leaf in event.leaves or () if leaf.root.is_guess}
+        return [(name, False) for name, leaves in self.owners if any(leaf.root in roots for leaf in leaves or ())]
 
     def _next_to_step(self, position: int, accounts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
         """Those of the accounts that step next, before another backward pass: a loss is meant for its step."""

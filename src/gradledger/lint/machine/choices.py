@@ -24,12 +24,22 @@ class Choices:
     varying: set[str] = field(default_factory=set)
 
     def truth(self, flag: str, *, default: bool, varying: bool) -> bool:
-        """The truth of a flag, the same throughout the run."""
+        """The truth of a flag, the same throughout the run; what equals one text equals no other."""
+        if self._excludes(flag):
+            return False
         truth = self.truths.get(flag, self.asked.get(flag, default))
         self.asked.setdefault(flag, truth)
         if varying:
             self.varying.add(flag)
         return truth
+
+    def _excludes(self, flag: str) -> bool:
+        subject, equals, text = flag.rpartition(" == ")
+        if not equals or text[:1] not in "'\"":
+            return False
+        return any(
+            truth and other != flag and other.startswith(f"{subject}{equals}") for other, truth in self.asked.items()
+        )
 
 
 def alternatives(first: dict[str, bool]) -> Iterator[dict[str, bool]]:

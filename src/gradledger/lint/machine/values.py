@@ -79,6 +79,14 @@ class Leaf:
     synced: bool | None = None
     spans_window: bool = False
 
+    @property
+    def root(self) -> Leaf:
+        """The whole that it is a part of, itself where it is of none."""
+        leaf = self
+        while leaf.part_of is not None:
+            leaf = leaf.part_of
+        return leaf
+
     def overlaps(self, other: Leaf) -> bool:
         """One is the other or a part of it."""
         return self.is_within(other) or other.is_within(self)
