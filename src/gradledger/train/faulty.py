@@ -118,7 +118,7 @@ class FaultyPasses:
         return Update(window, self.num_updates, lr, num_samples, num_micro_batches, self._clock.total)
 
     def _zero(self) -> None:
-        self._setup.optimizer.zero_grad()
+        self._setup.optimizer.zero_grad()  # gradledger: ignore[discarded-gradient]  # the fault "zeroed-inside"
         self._write(Zero)
 
     def _weight(self, micro_batch: Any) -> float:
