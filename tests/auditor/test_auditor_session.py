@@ -371,30 +371,3 @@ def test_terms_fed_with_the_same_data_are_one_micro_batch():
                 optimizer.step()
                 optimizer.zero_grad()
     assert "unnormalized-loss" in [finding.rule for finding in auditor.findings]
-
-
-def test_an_optimizer_may_be_collected_while_its_account_is_read(monkeypatch):
-    """Any line of the auditor may collect garbage, and with it an optimizer of a part of the program that is over."""
-    from gradledger.auditor.recording import account
-
-    collected = []
-
-    def collecting(parameter):
-        collected.append(gc.collect())
-        return parameter.grad
-
-    with gradledger.audit() as auditor:
-        model, optimizer = small()
-        model(torch.ones(2, 3)).sum().backward()
-        optimizer.step()
-        weight, optimizer.itself = weakref.ref(model.weight), optimizer
-        del model, optimizer
-        monkeypatch.setattr(account, "_gradient_of", collecting)
-        other, its_optimizer = small()
-        other(torch.ones(2, 3)).sum().backward()
-        its_optimizer.step()
-        monkeypatch.undo()
-        other(torch.ones(2, 3)).sum().backward()
-        assert weight() is None
-    assert any(collected)
-    assert auditor.num_updates == 2
