@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def error_of(run: Any) -> str:
     """The kind and message of the error that ``run()`` raises; nothing where it raises none."""
     try:
         run()
-    except Exception as error:
+    except BaseException as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -106,6 +107,14 @@ def raise_error(loss: Any) -> Any:
     raise ValueError("disk on fire")
 
 
+def exit_early(loss: Any) -> Any:
+    sys.exit(3)
+
+
+def press_ctrl_c(loss: Any) -> Any:
+    raise KeyboardInterrupt
+
+
 def make_nan(loss: Any) -> Any:
     return loss * float("nan")
 
@@ -122,6 +131,36 @@ def do_nothing(loss: Any) -> str:
     return "nothing"
 
 
+class AfterTheUpdate:
+    """Rank 1 fails once the second update is made, in a hook or in the scheduler, or in the optimizer's own step."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __call__(self, rank: int, num_ranks: int) -> tuple[str, int]:
+        model, _ = make(replicate)
+        accumulator = accumulate(model)
+        is_due = [False]
+
+        def fail(*_: Any) -> None:
+            if rank == 1 and is_due[0]:
+                is_due[0] = False
+                raise ValueError("disk on fire")
+
+        if self.where == "hook":
+            accumulator.on_update(fail)
+        else:
+            accumulator.optimizer.register_step_pre_hook(fail)
+
+        def on_micro_batch(number: int, position: int, loss: Any) -> Any:
+            is_due[0] = number == 1
+            return loss
+
+        loader = loaders(num_ranks, lengths=(6, 6, 6))[rank]
+        error = error_of(lambda: train(accumulator, loader, on_micro_batch=on_micro_batch))
+        return error, accumulator.num_updates
+
+
 class Refused:
     """Errors at the making of an accumulator."""
 
@@ -135,6 +174,7 @@ class Refused:
         half = torch.optim.Adam(list(model.parameters())[:2])
         stray = torch.optim.Adam([*model.parameters(), nn.Parameter(torch.zeros(2))])
         lbfgs = torch.optim.LBFGS(model.parameters())
+        sharded = make(shard_whole)[0]
         ready = gradledger.Accumulator(model, adam)
         make_it = gradledger.Accumulator
         return {
@@ -149,7 +189,7 @@ class Refused:
             "offload": error_of(lambda: make_it(model, adam, offload="cpu")),
             "drop": error_of(lambda: make_it(model, adam, non_finite="drop-micro-batch")),
             "coupled": error_of(lambda: ready.update_coupled(batch, token_mean, token_mean, micro_batch_size=2)),
-            "auto": error_of(lambda: ready.update(batch, token_mean)),
+            "auto": error_of(lambda: make_it(sharded, torch.optim.SGD(sharded.parameters())).update(batch, token_mean)),
             "share": error_of(lambda: ready.windows([batch], effective_batch_size=2 * num_ranks + 1)),
         }
 
@@ -289,6 +329,9 @@ class NoData:
 class FailingLoader:
     """A loader that raises on one rank."""
 
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def __call__(self, rank: int, num_ranks: int) -> str:
         model, _ = make(replicate)
         accumulator = accumulate(model)
@@ -296,7 +339,7 @@ class FailingLoader:
         def loader() -> Any:
             for at, micro_batch in enumerate(loaders(num_ranks)[rank]):
                 if rank == 1 and at == 4:
-                    raise OSError("bad sector")
+                    raise self.error
                 yield micro_batch
 
         return error_of(lambda: train(accumulator, loader()))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +46,39 @@ def _run(rank: int, num_ranks: int, folder: str, cases: dict[str, Case]) -> None
     dist.barrier()
     faulthandler.cancel_dump_traceback_later()
     leave_groups()
+
+
+def _end(rank: int, num_ranks: int, folder: str, case: Callable[[int, int], None]) -> None:
+    sys.stderr = open(Path(folder, f"{rank}.txt"), "w", buffering=1)  # noqa: SIM115  (until the process ends)
+    faulthandler.enable(sys.stderr)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=num_ranks, init_method=f"file://{folder}/store")
+    status = 0
+    try:
+        case(rank, num_ranks)
+    except BaseException as error:
+        traceback.print_exception(error)
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)  # as a process ends whose connections close
+
+
+def end_on_ranks(num_ranks: int, case: Callable[[int, int], None]) -> list[tuple[int | None, str]]:
+    """How each rank of a case that fails ends: its exit status (None: it had to be ended) and what it wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.get_context("forkserver")
+        ranks = [context.Process(target=_end, args=(rank, num_ranks, folder, case)) for rank in range(num_ranks)]
+        for each in ranks:
+            each.start()
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        for each in ranks:
+            each.join(max(0.0, deadline - time.monotonic()))
+        statuses = [each.exitcode for each in ranks]
+        for each in ranks:
+            each.kill()
+            each.join()
+            each.close()
+        return [(status, Path(folder, f"{rank}.txt").read_text()) for rank, status in enumerate(statuses)]
 
 
 def run_on_ranks(num_ranks: int, cases: dict[str, Case]) -> dict[str, list[Any]]:

@@ -1,34 +1,35 @@
-"""A rank that dies while others wait for its gradients ends them promptly."""
+"""A rank that ends where the others cannot be told ends them all the same, promptly, with where to look."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
-import gradledger
+import pytest
+from rank_cases import shard
+from rank_ends import Ending, die, fail, leave, run_out_of_memory
+from spawning import end_on_ranks
 
-SCRIPT = Path(__file__).with_name("failing_rank.py")
-DEADLINE_SECONDS = 280
+CASES = {
+    "error in the reducing micro-batch": (Ending(fail, position=2), 1, "ValueError: disk on fire"),
+    "exit in the reducing micro-batch": (Ending(leave, position=2), 1, "SystemExit: 3"),
+    "out of memory in the reducing backward": (Ending(run_out_of_memory, position=2), 1, "OutOfMemoryError: CUDA out"),
+    "killed": (Ending(die, position=1), -signal.SIGKILL, ""),
+    "error between windows": (Ending(fail, position=-1), 1, "ValueError: disk on fire"),
+    "error in a sharded forward": (Ending(fail, position=1, wrap=shard), 1, "ValueError: disk on fire"),
+}
 
 
-def test_no_rank_waits_for_one_that_has_ended(tmp_path):
-    source = Path(gradledger.__file__).parents[1]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, str(rank), tmp_path / "store"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [rank.communicate(timeout=DEADLINE_SECONDS)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    assert all(rank.returncode != 0 for rank in ranks)
-    assert "ValueError: disk on fire" in errors[1]
-    assert "RuntimeError" in errors[0]
+@pytest.mark.parametrize("name", CASES)
+def test_no_rank_waits_for_one_that_has_ended(name):
+    case, status, message = CASES[name]
+    (first, told), (second, own) = end_on_ranks(2, case)
+    assert (first, second) == (1, status), f"{told}\n{own}"
+    assert message in own
+    assert "RankError: at the " in told
+    assert "another rank could not be reached" in told
+    assert "its process has ended, and what it wrote says why" in told
+
+
+def test_three_ranks_end_with_one():
+    (first, told), (second, own), (third, told_too) = end_on_ranks(3, Ending(fail, position=2))
+    assert (first, second, third) == (1, 1, 1)
+    assert "RankError" in told
+    assert "RankError" in told_too

@@ -143,8 +143,8 @@ def test_each_rank_balances_by_itself(results, name):
         assert {entry.rank for entry in each.entries} == {results[name].index(each)}
 
 
-def test_every_micro_batch_is_reduced_where_all_ranks_have_as_many(results):
-    assert results["every"][0].num_reductions[:3] == {2: [3, 1, 1], 3: [1, 1, 1]}[len(results["every"])]
+def test_as_many_micro_batches_are_reduced_as_each_rank_has(results):
+    assert results["every"][0].num_reductions[:3] == {2: [3, 2, 1], 3: [2, 1, 1]}[len(results["every"])]
 
 
 def test_the_ledger_shows_reductions_and_windows_without_data(results):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from rank_cases import shard
 from rank_faults import (
+    AfterTheUpdate,
     AroundTheWrapper,
     BySamples,
     FailingLoader,
@@ -14,16 +15,23 @@ from rank_faults import (
     Refused,
     Update,
     do_nothing,
+    exit_early,
     leave,
     leave_after_backward,
     make_nan,
+    press_ctrl_c,
     raise_error,
 )
+from rank_memory import FittingSize, OutOfMemory
 from spawning import run_on_ranks
 
 CASES = {
     "error": Fault(raise_error, position=1),
     "error at the end": Fault(raise_error, position=3),
+    "exit": Fault(exit_early, position=1),
+    "ctrl-c": Fault(press_ctrl_c, position=1),
+    "hook": AfterTheUpdate("hook"),
+    "step": AfterTheUpdate("step"),
     "leaves": Fault(leave, position=0),
     "nan": Fault(make_nan, position=1),
     "nan in the last": Fault(make_nan, position=2),
@@ -35,18 +43,30 @@ CASES = {
     "sharded nan skipped": Fault(make_nan, position=1, wrap=shard, non_finite="skip-update"),
     "no backward": Fault(do_nothing, position=2),
     "all leave": Fault(leave, position=1, everywhere=True),
+    "all fail before the reduction": Fault(raise_error, position=2, everywhere=True),
     "refused": Refused(),
     "around": AroundTheWrapper(),
     "update": Update(),
     "by samples": BySamples(),
     "no data": NoData(),
-    "failing loader": FailingLoader(),
+    "failing loader": FailingLoader(OSError("bad sector")),
+    "interrupted loader": FailingLoader(KeyboardInterrupt()),
+}
+OUT_OF_MEMORY = {
+    **{f"forward {call}": OutOfMemory("forward", call) for call in (0, 2, 5)},
+    **{f"backward {call}": OutOfMemory("backward", call) for call in (0, 4)},
+    "forward 2, stateful": OutOfMemory("forward", 2, is_stateful=True),
+    "forward 4, stateful": OutOfMemory("forward", 4, is_stateful=True),
+    "backward 1, stateful": OutOfMemory("backward", 1, is_stateful=True),
+    "forward 1, every": OutOfMemory("forward", 1, sync="every"),
+    "loss 5": OutOfMemory("loss", 5),
+    "loss 2, stateful": OutOfMemory("loss", 2, is_stateful=True),
 }
 
 
 @pytest.fixture(scope="module")
 def results():
-    return run_on_ranks(2, CASES)
+    return run_on_ranks(2, {**CASES, **OUT_OF_MEMORY, "auto": OutOfMemory("", -2, size="auto"), "size": FittingSize()})
 
 
 def check_same(seen):
@@ -62,14 +82,49 @@ def test_what_was_given_up_leaves_no_trace(results, name):
     assert max(each["distance"] for each in results[name]) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["error", "error at the end", "sharded error"])
-def test_an_error_on_one_rank_voids_the_window_on_all(results, name):
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("error", "ValueError: disk on fire"),
+        ("error at the end", "ValueError: disk on fire"),
+        ("sharded error", "ValueError: disk on fire"),
+        ("exit", "SystemExit: 3"),
+        ("ctrl-c", "KeyboardInterrupt: "),
+    ],
+)
+def test_an_error_on_one_rank_voids_the_window_on_all(results, name, error):
     seen = results[name]
     check_same(seen)
     assert all(each["unchanged"] and each["num_updates"] == 1 for each in seen)
-    assert seen[1]["error"] == "ValueError: disk on fire"
+    assert seen[1]["error"] == error
     assert seen[0]["error"].startswith("RankError: ")
-    assert "rank 1 failed with ValueError: disk on fire" in seen[0]["error"]
+    assert f"rank 1 failed with {error.removesuffix(': ')}; all ranks end here" in seen[0]["error"]
+
+
+@pytest.mark.parametrize(("name", "num_updates"), [("hook", (2, 2)), ("step", (2, 1))])
+def test_an_error_after_the_reduction_is_told_at_the_next_window(results, name, num_updates):
+    (told, told_updates), (own, own_updates) = results[name]
+    assert (told_updates, own_updates) == num_updates
+    assert own == "ValueError: disk on fire"
+    assert told.startswith("RankError: at the start of a window, rank 1 failed with ValueError: disk on fire")
+
+
+@pytest.mark.parametrize("name", OUT_OF_MEMORY)
+def test_a_rank_that_runs_out_of_memory_goes_on_in_smaller_micro_batches(results, name):
+    first, second = results[name]
+    assert max(first["distance"], second["distance"]) < 1e-12
+    assert first["nums"] == [3, 3, 3]
+    assert second["happened"]
+    assert second["nums"][-1] == 6
+
+
+def test_each_rank_measures_the_size_of_its_own_micro_batches(results):
+    assert all(each["distance"] < 1e-12 for each in results["auto"]), results["auto"]
+
+
+def test_a_size_for_a_loop_is_the_smallest_of_the_ranks(results):
+    first, second = results["size"]  # of 2 and of 3 samples
+    assert first == second <= 2
 
 
 @pytest.mark.parametrize("name", ["leaves", "all leave", "sharded leaves"])
@@ -116,7 +171,7 @@ def test_a_micro_batch_without_backward_does_not_hold_the_others_up(results):
         ("offload", "offload='cpu' (a sharded model has torch's CPUOffloadPolicy) is not supported over 2 ranks"),
         ("drop", "non_finite='drop-micro-batch' is not supported over 2 ranks"),
         ("coupled", "update_coupled is not exact over several ranks"),
-        ("auto", "over several ranks micro-batches cannot be measured"),
+        ("auto", "micro-batches can be measured only where the model itself is in DistributedDataParallel"),
         ("share", "effective_batch_size=5 cannot be shared out evenly over 2 ranks"),
     ],
 )
@@ -155,7 +210,15 @@ def test_a_micro_batch_that_others_wait_for_cannot_be_left_quietly(results):
         assert f"rank {rank} left its window in micro-batch 1, for which other ranks wait" in each["error"]
 
 
+def test_a_reduction_that_no_rank_begins_can_be_given_up(results):
+    check_same(results["all fail before the reduction"])
+    assert {each["error"] for each in results["all fail before the reduction"]} == {"ValueError: disk on fire"}
+
+
 def test_a_loader_that_fails_ends_the_pass_on_all_ranks(results):
     first, second = results["failing loader"]
     assert "rank 1 failed with OSError: bad sector" in first
     assert second == "OSError: bad sector"
+    first, second = results["interrupted loader"]
+    assert "rank 1 failed with KeyboardInterrupt" in first
+    assert second == "KeyboardInterrupt: "

@@ -57,10 +57,6 @@ from gradledger.ledger import DEFAULT_ACCOUNT, EpochEnd, EpochStart, Ledger, Sch
 
 _MAX_LEDGER_ENTRIES = 50_000
 _MAX_SEEDS = 1024
-_NOT_MEASURED_OVER_RANKS = (
-    "over several ranks micro-batches cannot be measured: give micro_batch_size=, or token_budget= with lengths="
-)
-
 UpdateHook = TypeVar("UpdateHook", bound=Callable[[Window], Any])
 
 
@@ -296,6 +292,8 @@ class Accumulator:
     ) -> int:
         """The micro-batch size that :meth:`update` would take for such a batch, for a loop of your own.
 
+        Over several ranks it is the smallest of the ranks' sizes; all of them must ask.
+
         It is measured where it is not known; nothing is trained, and random numbers and buffers are as before.
 
         Args:
@@ -305,7 +303,7 @@ class Accumulator:
             cache: As for :meth:`update`.
 
         Raises:
-            UserError: The batch cannot be split, or there are several ranks, which must agree about a size.
+            UserError: The batch cannot be split, or the model cannot be run on one of several ranks alone.
 
         Example:
             >>> import torch
@@ -315,18 +313,17 @@ class Accumulator:
             >>> 1 <= size <= 20
             True
         """
-        if self._together is not None:
-            raise UserError(_NOT_MEASURED_OVER_RANKS)
-        samples = read_samples(batch, split)
-        return self._sizes.learned(samples, "auto", loss_fn, BySamples(), cache=cache).size
+        with nullcontext() if self._together is None else self._together.telling():
+            samples = read_samples(batch, split)
+            size = self._sizes.learned(samples, "auto", loss_fn, BySamples(), cache=cache).size
+        return size if self._together is None else self._together.smallest(size)
 
     def _update(self, samples: Samples, loss_fn: LossFunction, size: Size, cutting: Cutting, *, cache: bool) -> Window:
-        if self._together is not None:
-            return self._update_together(samples, loss_fn, size, cutting)
-        learned = self._sizes.learned(samples, size, loss_fn, cutting, cache=cache)
-        pieces = cutting.cut(samples, learned.begin())
-        if size == "auto" and isinstance(cutting, BySamples) and len(pieces) > 1:  # as many, but even
-            pieces = cutting.cut(samples, -(-samples.num_samples // len(pieces)))
+        with nullcontext() if self._together is None else self._together.telling():
+            learned = self._sizes.learned(samples, size, loss_fn, cutting, cache=cache)
+            pieces = cutting.cut(samples, learned.begin())
+            if size == "auto" and isinstance(cutting, BySamples) and len(pieces) > 1:  # as many, but even
+                pieces = cutting.cut(samples, -(-samples.num_samples // len(pieces)))
         window = self._window_of(pieces)
         assert window is not None
         with window:
@@ -338,16 +335,6 @@ class Accumulator:
                     self._graphs.begin(window, loss_fn)
                 make_recovery().run(loss_fn)
         learned.succeed()
-        return window
-
-    def _update_together(self, samples: Samples, loss_fn: LossFunction, size: Size, cutting: Cutting) -> Window:
-        if size == "auto":
-            raise UserError(_NOT_MEASURED_OVER_RANKS)
-        window = self._window_of(cutting.cut(samples, size))
-        assert window is not None
-        with window:
-            for micro_batch in window:
-                window.backward(loss_fn(self.model, micro_batch))
         return window
 
     def _window_of(self, pieces: list[Samples]) -> Window | None:

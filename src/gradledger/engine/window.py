@@ -220,6 +220,14 @@ class Window:
         self._terms.clear()
         self._losses.clear()
 
+    def _can_shrink(self, *, in_forward: bool) -> bool:
+        """Whether the present micro-batch may be run again in smaller ones."""
+        return True
+
+    def _can_restart(self) -> bool:
+        """Whether the whole window may be run again."""
+        return True
+
     def _repartition(self, micro_batches: list[Any], num_samples: Sequence[int] | None) -> None:
         """The same samples in other micro-batches. Terms stay: their shares are of the same total."""
         self._micro_batches[:] = micro_batches

@@ -97,12 +97,14 @@ class Sizes:
 
     def _measure(self, samples: Samples, loss_fn: LossFunction, cutting: Cutting, room: float) -> RememberedSize | None:
         accumulator = self._accumulator
+        together = accumulator._together
+        model = accumulator.model if together is None else together.measurable(accumulator.model)
         parameters, precision = accumulator._account.parameters, accumulator._precision
         precision.prepare(parameters)
         if accumulator._compiled is not None and samples.num_samples > 1:
             accumulator._compiled.expect_several()
         bench = Bench(
-            accumulator.model,
+            model,
             parameters,
             _staged(loss_fn, accumulator),
             precision.autocast,

@@ -211,6 +211,9 @@ class Recovery:
 
     def _go_on_after(self, failure: _Failure, position: int) -> int:
         """Make micro-batches smaller. Returns the position to go on at."""
+        window = self._window
+        if not window._can_shrink(in_forward=failure.in_forward):
+            raise _too_late(failure.error)
         pieces = self._known_pieces(failure.error)
         self._stage.clear()
         release(failure.error, self._beginning.device)
@@ -221,6 +224,8 @@ class Recovery:
             pieces.cut_one(position, smaller)
             if _repartition(self._window, pieces):  # not where each micro-batch counts as 1
                 return position
+        if not window._can_restart():
+            raise _too_late(failure.error)
         self._beginning.go_back()
         pieces.cut_all(smaller)
         _repartition(self._window, pieces)
@@ -234,6 +239,15 @@ class Recovery:
                 error.add_note(f"gradledger: smaller micro-batches could not be tried: {reason}")
                 raise error from None
         return self._pieces
+
+
+def _too_late(error: Exception) -> Exception:
+    """The error itself, where other ranks have this micro-batch's gradient already, or wait in the middle of it."""
+    error.add_note(
+        "gradledger: smaller micro-batches could not be tried, because the other ranks are reducing the gradients of "
+        "this window: begin with a smaller micro_batch_size="
+    )
+    return error
 
 
 def _repartition(window: Window, pieces: Pieces) -> bool:

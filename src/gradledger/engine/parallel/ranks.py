@@ -65,7 +65,7 @@ class Ranks:
         rows = self._exchange(LEAVING if leaving else FINE, numbers, point)
         if any(row[0] == FAILED for row in rows):
             reasons = [reason for reason in self._all_gather("", point) if reason]
-            raise RankError(f"at the {point}, {'; '.join(reasons)}: all ranks end here")
+            raise RankError(f"at the {point}, {'; '.join(reasons)}; all ranks end here")
         if any(row[0] == LEAVING for row in rows):
             return None
         return [row[1:] for row in rows]
@@ -90,7 +90,8 @@ class Ranks:
         self.keep_quiet(error)
         try:
             self._exchange(FAILED, (), "end", _PATIENCE)
-            self._all_gather(f"rank {self.rank} failed with {type(error).__name__}: {error}", "end")
+            described = ": ".join(filter(None, [type(error).__name__, str(error)]))
+            self._all_gather(f"rank {self.rank} failed with {described}", "end")
         except RankError as unreachable:
             error.add_note(str(unreachable))
 
@@ -112,7 +113,7 @@ class Ranks:
             work = dist.all_gather(rows, own, group=self._control, async_op=True)
             work.wait() if patience is None else work.wait(patience)
         except RuntimeError as error:
-            raise _unreachable(point, error) from None
+            raise unreachable(point, error) from None
         return [row.tolist() for row in rows]
 
     def _all_gather(self, value: Any, point: str) -> list[Any]:
@@ -120,7 +121,7 @@ class Ranks:
         try:
             dist.all_gather_object(values, value, group=self._control)
         except RuntimeError as error:
-            raise _unreachable(point, error) from None
+            raise unreachable(point, error) from None
         return values
 
 
@@ -140,7 +141,19 @@ def leave_groups() -> None:
     dist.destroy_process_group()
 
 
-def _unreachable(point: str, error: RuntimeError) -> RankError:
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+"""What gloo says in a collective that another rank has left; errors of other backends have a type of their own."""
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether a collective failed because another rank is gone."""
+    if not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, dist.DistError) or any(text in str(error) for text in _LOST)
+
+
+def unreachable(point: str, error: BaseException) -> RankError:
+    """The error of a meeting, or a reduction, that another rank has left."""
     return RankError(
         f"at the {point}, another rank could not be reached ({' '.join(str(error).split())}): its process has ended, "
         "and what it wrote says why"

@@ -15,6 +15,19 @@ from gradledger.errors import UserError
 from gradledger.ledger import Reduction
 
 
+def weigh_own(
+    table: WeightTable, micro_batches: Sequence[Any], num_samples: Sequence[int] | None
+) -> dict[str, UnitWeights | Exception]:
+    """A rank's weights in each unit; an error is kept for the backward that needs them, if there is one."""
+    own: dict[str, UnitWeights | Exception] = {}
+    for unit in table.units[:-1]:
+        try:
+            own[unit] = table.weigh(micro_batches, unit, num_samples)
+        except Exception as error:
+            own[unit] = error
+    return own
+
+
 class RankShares(Shares):
     """The coefficients of one rank's losses in a window of several ranks.
 
@@ -43,6 +56,11 @@ class RankShares(Shares):
         self._num_ranks = num_ranks
         self._settled: dict[str, float] | None = None
         self._late_reference = 1.0  # the same on all ranks, since their gradients are summed before the close
+
+    def of_others(self, micro_batches: Sequence[Any], num_own: int, num_samples: Sequence[int] | None) -> RankShares:
+        """The shares of other micro-batches of the same samples, of the same agreed totals."""
+        own = weigh_own(self._table, micro_batches[:num_own], num_samples)
+        return RankShares(self._table, micro_batches, own, self._agreed, num_own, self._num_ranks)
 
     def ahead(self, unit: str | None = None) -> UnitWeights:
         """This rank's weights, with the total over all ranks.

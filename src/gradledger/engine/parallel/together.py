@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,7 +17,7 @@ from gradledger.engine.memory.limits import available_bytes
 from gradledger.engine.parallel.cost import SyncCost
 from gradledger.engine.parallel.divergence import NUM_MARKS, RankComparison
 from gradledger.engine.parallel.ranks import MOST_NUMBERS, Ranks, left_by_another
-from gradledger.engine.parallel.shares import RankShares
+from gradledger.engine.parallel.shares import RankShares, weigh_own
 from gradledger.engine.parallel.window import RankWindow
 from gradledger.engine.parallel.wrappers import Replicas, Wrapper
 from gradledger.engine.weights import UnitWeights, WeightTable
@@ -161,6 +162,26 @@ class Together:
             if is_asked:
                 raise UserError(f"{what} is not supported over {self.ranks.size} ranks")
 
+    def measurable(self, model: nn.Module) -> nn.Module:
+        """What may run forwards and backwards on one rank alone, to measure them.
+
+        Raises:
+            UserError: Nothing may.
+        """
+        alone = self._wrapper.measurable(model)
+        if alone is None:
+            raise UserError(
+                "over several ranks micro-batches can be measured only where the model itself is in "
+                "DistributedDataParallel: give micro_batch_size=, or token_budget= with lengths="
+            )
+        return alone
+
+    def smallest(self, size: int) -> int:
+        """The smallest of the ranks' sizes."""
+        rows = self.ranks.agree("choice of a size", [float(size)])
+        assert rows is not None  # nobody has a window to leave
+        return int(min(row[0] for row in rows))
+
     def share_of(self, effective_batch_size: int) -> int:
         """A rank's samples of an effective batch.
 
@@ -172,14 +193,20 @@ class Together:
             raise UserError(f"{effective_batch_size=} cannot be shared out evenly over {self.ranks.size} ranks")
         return share
 
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tells the others of an error between windows, when they come to the next one."""
+        try:
+            yield
+        except BaseException as error:
+            self.ranks.fail(error)
+            raise
+
     def windows(self, groups: Iterator[list[Any]], make: Callable[[list[Any]], Window | None]) -> Iterator[Window]:
         """Windows until every rank's data has ended; a rank that has none left takes part with weight 0."""
         while True:
-            try:
+            with self.telling():
                 group = next(groups, [])
-            except Exception as error:
-                self.ranks.fail(error)
-                raise
             window = make(group)
             if window is None:
                 return
@@ -194,22 +221,23 @@ class Together:
             UserError: A rank has never had a micro-batch, or the ranks have made unlike numbers of updates.
         """
         num_own = len(micro_batches)
-        own = {unit: self._count(micro_batches, unit, num_samples) for unit in self._units}
+        own = weigh_own(self._table, micro_batches, num_samples)
         totals = [weights.total if isinstance(weights, UnitWeights) else math.nan for weights in own.values()]
         if micro_batches:
             self._latest, self._has_latest = micro_batches[-1], True
-        numbers = [num_own, self._has_latest, accumulator.num_updates, *totals]
+        numbers = [num_own, self._has_latest, accumulator.num_updates, self._wrapper.must_renew, *totals]
         rows = self.ranks.agree("start of a window", [float(number) for number in numbers])
         if rows is None:
             raise left_by_another()
         if not any(row[0] for row in rows):
             return None
         self._check_alike(rows)
+        self._wrapper.begin_window(renew=any(row[3] for row in rows))
         nums = self._nums_to_run([int(row[0]) for row in rows])
         num_here = nums[self.ranks.index]
         padded = [*micro_batches, *[self._latest] * (num_here - num_own)]
-        num_synced = 1 if self.cost.sync == "last" else min(nums) - (len(set(nums)) > 1)
-        agreed = {unit: math.fsum(row[3 + at] for row in rows) for at, unit in enumerate(self._units)}
+        num_synced = 1 if self.cost.sync == "last" else min(nums)
+        agreed = {unit: math.fsum(row[4 + at] for row in rows) for at, unit in enumerate(self._units)}
         return RankWindow(
             accumulator,
             padded,
@@ -224,19 +252,10 @@ class Together:
     def _nums_to_run(self, nums_own: list[int]) -> list[int]:
         """Each rank's number of micro-batches, repeated ones included.
 
-        Where every micro-batch communicates, all ranks run as many. Otherwise a rank runs its own, but two where
-        another rank does: DDP communicates in a window's first forward, so no rank may reduce in it unless all do.
+        Where every micro-batch communicates, all ranks run as many. Otherwise each runs its own, or one.
         """
         most = max(nums_own)
-        least = most if self._wrapper.is_aligned else min(2, most)
-        return [max(least, num) for num in nums_own]
-
-    def _count(self, micro_batches: list[Any], unit: str, num_samples: Sequence[int] | None) -> UnitWeights | Exception:
-        """This rank's weights; an error is kept for the backward that needs them, if there is one."""
-        try:
-            return self._table.weigh(micro_batches, unit, num_samples)
-        except Exception as error:
-            return error
+        return [max(most if self._wrapper.is_aligned else 1, num) for num in nums_own]
 
     def _check_alike(self, rows: list[list[float]]) -> None:
         empty = [self.ranks.name(at) for at, row in enumerate(rows) if not row[1]]

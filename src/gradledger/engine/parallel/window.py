@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradledger.engine.closing import NonFiniteError
 from gradledger.engine.parallel.divergence import NUM_MARKS, RankComparison
-from gradledger.engine.parallel.ranks import Ranks, left_by_another
+from gradledger.engine.parallel.ranks import Ranks, is_lost, left_by_another, unreachable
 from gradledger.engine.parallel.record import RankRecord
 from gradledger.engine.parallel.shares import RankShares
 from gradledger.engine.parallel.wrappers import Wrapper
@@ -51,6 +51,7 @@ class RankWindow(Window):
         "_comparison",
         "_error",
         "_global_shares",
+        "_has_reduced",
         "_meeting",
         "_num_backwards",
         "_num_own",
@@ -83,6 +84,7 @@ class RankWindow(Window):
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._num_backwards = 0
         self._meeting: _Meeting = "ahead"
+        self._has_reduced = False
         self._error: BaseException | None = None
 
     @property
@@ -106,15 +108,20 @@ class RankWindow(Window):
         self._error = error
         try:
             super().__exit__(kind, error, trace)
+            if is_lost(error):
+                assert error is not None
+                raise unreachable("reduction", error) from error
         except BaseException as raised:
             if self._state == "closed":  # by a hook, after an update that all ranks made
                 self._ranks.fail(raised)
+            if is_lost(raised):
+                raise unreachable("reduction", raised) from raised
             raise
         finally:
             self._error = None
             self._pending.clear()
             self._wrapper.watch(on=False)
-            self._wrapper.release()
+            self._wrapper.end_window()
 
     def _visit(self) -> Iterator[Any]:
         try:
@@ -133,10 +140,40 @@ class RankWindow(Window):
 
     def _meet(self) -> None:
         """Communication cannot be left once it has begun, so all ranks first say that they will take part."""
+        if self._meeting == "missed":  # they have, and this rank's micro-batch was cut since
+            return
         self._meeting = "missed"
         if self._ranks.agree("next reduction") is None:
             self._meeting = "over"
             raise _LeftEarlyError
+
+    # Running out of memory
+
+    def _can_shrink(self, *, in_forward: bool) -> bool:
+        """What the others do not wait for is this rank's own affair, and so is a forward before a reduction."""
+        if self._wrapper.is_aligned or self._wrapper.begins_synced:
+            return False
+        return in_forward or not self._communicates_at(self._position)
+
+    def _can_restart(self) -> bool:
+        return not self._has_reduced
+
+    def _rewind(self) -> None:
+        super()._rewind()
+        self._pending.clear()
+        self._num_backwards = 0
+
+    def _repartition(self, micro_batches: list[Any], num_samples: Sequence[int] | None) -> None:
+        """Other micro-batches of this rank's samples; repeats stay, and as many reductions as the others expect."""
+        repeats = [micro_batches[-1]] * (self.num_micro_batches - self._num_own)
+        grown = len(micro_batches) - self._num_own
+        self._synced = frozenset(at if at < self._position else at + grown for at in self._synced)
+        self._num_own = len(micro_batches)
+        super()._repartition([*micro_batches, *repeats], num_samples)
+        self._shares = self._global_shares = self._global_shares.of_others(
+            self._micro_batches, self._num_own, num_samples
+        )
+        self._wrapper.abandon()
 
     def replay(self, loss_fn: LossFunction) -> None:
         """Not over several ranks.
@@ -198,8 +235,10 @@ class RankWindow(Window):
 
     def _run_backward(self, losses: Any, seeds: Any) -> None:
         account, precision = self._accumulator._account, self._accumulator._precision
+        self._has_reduced = True
         with torch.autocast(precision.device_type, enabled=False):
             torch.autograd.backward(losses, seeds, inputs=account.fence)
+        self._wrapper.has_reduced()
         self._meeting = "ahead"
 
     def _finish_micro_batch(self) -> None:
@@ -282,8 +321,6 @@ class RankWindow(Window):
 
     def _void(self) -> None:
         meeting, self._meeting = self._meeting, "over"
-        if meeting == "ahead" and self._wrapper.awaits_first_forward:
-            meeting = "missed"
         super()._void()
         if self._state != "void":
             return
@@ -292,8 +329,8 @@ class RankWindow(Window):
         if isinstance(error, GeneratorExit):  # a generator around the window was closed: the window is left
             error = None
         if error is not None:
-            if meeting == "missed":
-                self._ranks.keep_quiet(error)  # the others are inside a collective and cannot hear it
+            if meeting == "missed" or is_lost(error):
+                self._ranks.keep_quiet(error)  # the others are inside a collective and cannot hear it, or gone
             self._ranks.fail(error)
         elif meeting == "ahead":
             self._ranks.agree("next reduction", leaving=True)

@@ -35,6 +35,8 @@ class Wrapper:
     """The places in the group of ranks that have equal gradients after the reduction."""
     num_shards: int
     """Over how many ranks each gradient is shared out by the reduction."""
+    must_renew = False
+    """A prepared reduction was abandoned, so that all ranks must prepare anew at the next window's start."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._outputs: list[Any] = []
@@ -44,7 +46,7 @@ class Wrapper:
         def notice(_module: nn.Module, _inputs: Any, output: Any) -> None:
             wrapper = reference()
             if wrapper is not None and wrapper._is_watching and torch.is_grad_enabled():
-                wrapper._outputs.append(output)
+                wrapper._notice(output)
 
         for module in modules:
             self._keep(module.register_forward_hook(notice))
@@ -54,14 +56,24 @@ class Wrapper:
         weakref.finalize(self, handle.remove)
 
     @property
-    def awaits_first_forward(self) -> bool:
-        """The other ranks wait for the window's first forward, so that nothing can be told before it."""
-        return False
-
-    @property
     def begins_synced(self) -> bool:
         """The first micro-batch of all must reduce, so that the wrapper learns the graph."""
         return False
+
+    def _notice(self, output: Any) -> None:
+        """A forward has ended."""
+        self._outputs.append(output)
+
+    def begin_window(self, *, renew: bool) -> None:
+        """Do what a window's first forward would exchange, while all ranks are at the same place.
+
+        Args:
+            renew: Some rank abandoned a reduction that it was prepared for.
+        """
+
+    def end_window(self) -> None:
+        """Be again as the wrapper is outside of windows."""
+        self.release()
 
     def hold(self) -> None:
         """From here on, forwards and backwards reduce nothing."""
@@ -84,7 +96,14 @@ class Wrapper:
         return sum(parameter.numel() * parameter.element_size() for parameter in self.reduced())
 
     def abandon(self) -> None:
-        """Forget the gradients that were held back."""
+        """Forget the gradients that were held back, and the reduction that was prepared for."""
+
+    def has_reduced(self) -> None:
+        """The backward that was to reduce is done."""
+
+    def measurable(self, model: nn.Module) -> nn.Module | None:
+        """What may run forwards and backwards on one rank alone; None where nothing may."""
+        return None
 
     def watch(self, *, on: bool) -> None:
         """Begin or end noticing forwards; what was noticed is forgotten."""
@@ -121,21 +140,7 @@ class Replicas(Wrapper):
             raise UserError("the model's DistributedDataParallel modules reduce over unlike groups: give them one")
         self.divisor = float(dist.get_world_size(self.group))
         self.copies = [range(dist.get_world_size(self.group))]
-        self._awaits_first_forward = False
-        reference = weakref.ref(self)
-
-        def notice_beginning(_module: nn.Module, _inputs: Any) -> None:
-            wrapper = reference()
-            if wrapper is not None:
-                wrapper._awaits_first_forward = False
-
-        for module in modules:
-            self._keep(module.module.register_forward_pre_hook(notice_beginning))
-
-    @property
-    def awaits_first_forward(self) -> bool:
-        """Whether DDP is about to broadcast buffers or the order of buckets, as in a window's first forward."""
-        return self._awaits_first_forward
+        self._is_prepared = False
 
     @property
     def begins_synced(self) -> bool:
@@ -148,17 +153,29 @@ class Replicas(Wrapper):
             for module in self._modules
         )
 
-    def watch(self, *, on: bool) -> None:
-        """Begin or end noticing forwards."""
-        super().watch(on=on)
-        self._awaits_first_forward = on and any(
-            module.will_sync_module_buffers()  # type: ignore[no-untyped-call]
-            or not getattr(module, "_has_rebuilt_buckets", False)
-            for module in self._modules
-        )
+    def _notice(self, output: Any) -> None:
+        super()._notice(output)
+        self._is_prepared = self._held is None
+
+    def begin_window(self, *, renew: bool) -> None:
+        """Let all ranks have rank 0's buffers, and the buckets be rebuilt, as DDP does in its first forwards."""
+        self.must_renew = False
+        for module in self._modules:
+            if renew:
+                module.reducer._reset_state()
+            module.reducer._rebuild_buckets()
+            if module.forward_sync_buffers and module.modules_buffers:
+                module._sync_buffers()  # type: ignore[no-untyped-call]
+
+    def end_window(self) -> None:
+        """Let the next forward, as of an evaluation, begin with rank 0's buffers."""
+        super().end_window()
+        for module in self._modules:
+            module.require_forward_param_sync = True
 
     def hold(self) -> None:
         """Enter DDP's own ``no_sync``, which must be around forward and backward."""
+        self._keep_buffers()
         if self._held is None:
             self._held = ExitStack()
             for module in self._modules:
@@ -166,9 +183,34 @@ class Replicas(Wrapper):
 
     def release(self) -> None:
         """Leave it."""
+        self._keep_buffers()
         if self._held is not None:
             self._held.close()
             self._held = None
+
+    def _keep_buffers(self) -> None:
+        """Exchange none in the next forward: ranks may have unlike numbers of them."""
+        for module in self._modules:
+            module.require_forward_param_sync = False
+
+    def abandon(self) -> None:
+        """After a forward that was to reduce, expect no backward: the next held one would be taken for it.
+
+        DDP's reducer then plans its buckets anew, for which it needs all ranks.
+        """
+        if self._is_prepared:
+            self._is_prepared = False
+            self.must_renew = True
+            for module in self._modules:
+                module.reducer._reset_state()
+
+    def has_reduced(self) -> None:
+        """DDP expects no backward any longer."""
+        self._is_prepared = False
+
+    def measurable(self, model: nn.Module) -> nn.Module | None:
+        """The module inside, where the model is a wrapper itself, and no backward before the first is counted."""
+        return model.module if isinstance(model, DistributedDataParallel) and not model.static_graph else None
 
     def leaves(self) -> list[Tensor]:
         """The parameters that are reduced."""
