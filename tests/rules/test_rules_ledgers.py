@@ -68,6 +68,10 @@ FOUND = {
     "not divided": ([MEAN, MEAN, STEP, ZERO], ["unnormalized-loss"]),
     "divided too often": ([replace(MEAN, scale=1 / 16, factors=(0.25, 0.25))] * 4 + [STEP], ["double-normalized-loss"]),
     "divided again by hand": ([*WINDOW[:4], Adjust(factor=0.25), STEP], ["double-normalized-loss"]),
+    "divided by a trainer that never accumulates": (
+        [replace(QUARTER, trainer_steps=4), STEP, ZERO] * 3,
+        ["uneven-window-scale"],
+    ),
     "short tail": ([*WINDOW, QUARTER, QUARTER, STEP, ZERO], ["uneven-window-scale"]),
     "another divisor": ([QUARTER, QUARTER, STEP, ZERO], ["uneven-window-scale"]),
     "unlike weights": ([HALF, replace(HALF, weight=2.0), STEP], ["mean-of-means"]),
@@ -128,6 +132,11 @@ LEFT_ALONE = {
     ],
     "weights within a percent": [HALF, replace(HALF, weight=8.05), STEP],
     "a factor of the loss's own": [HALF, STEP, ZERO] * 2,
+    "multiplied back for a trainer": [
+        replace(MEAN, factors=(0.25, 4.0), trainer_steps=4),
+        STEP,
+        ZERO,
+    ],
     "half a loss in windows of two": [replace(HALF, scale=0.25, factors=(0.5, 0.5))] * 2 + [STEP],
     "schedule per epoch in a long window": [QUARTER, QUARTER, Schedule(), QUARTER, QUARTER, STEP, ZERO, *WINDOW],
     "horizon of updates": [HALF, HALF, STEP, Schedule(horizon=3), ZERO] * 3,

@@ -103,6 +103,7 @@ class Backward(Entry):
         num_unowned: Parameters that received a gradient in this call and belong to no optimizer.
         batch_norm: Batch normalisation in training mode took part.
         coupled: The loss compares the samples of the micro-batch with each other (labels are their positions).
+        trainer_steps: The micro-batches of a window that a trainer (Accelerate) was told of, and divided the loss by.
     """
 
     weight: float | None = None
@@ -121,6 +122,7 @@ class Backward(Entry):
     num_unowned: int | None = None
     batch_norm: bool | None = None
     coupled: bool | None = None
+    trainer_steps: int | None = None
 
     LETTER: ClassVar[str] = "B"
 

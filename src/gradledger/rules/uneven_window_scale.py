@@ -2,7 +2,8 @@
 
 Mostly it is the tail: an epoch's last window holds 2 micro-batches, is stepped, but was divided by 4, so that its
 update is half as large. The same where the first window holds one micro-batch (`i % K == 0`), or where the divisor and
-the boundary are two different settings. Accelerate and Lightning do this to every short last window.
+the boundary are two different settings. Accelerate and Lightning do this to every short last window, and Accelerate to
+every micro-batch of a loop that steps without its `accumulate()`.
 
 Source: measured in Accelerate 1.15 and Lightning 2.6; discuss.pytorch.org/t/55955.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gradledger.ledger import Backward
 from gradledger.rules._books import Books, Scaling, Series, is_share, plural, scalings, spans_epochs, strip
 from gradledger.rules._registry import Cause
 
@@ -40,7 +42,7 @@ def _check(series: Series, line: list[Scaling]) -> Iterator[Cause]:
             divisor = next((other for other in sorted(sizes) if scaling.divisions_by(other)), None)
             divisor = None if leaked else divisor
         else:
-            divisor = _whole_divisor(scaling) if size > 1 else None
+            divisor = _whole_divisor(scaling) if size > 1 or _is_divided_by_trainer(scaling) else None
         if divisor is not None:
             yield _cause(series, scaling, divisor)
 
@@ -52,6 +54,12 @@ def _whole_divisor(scaling: Scaling) -> int | None:
         if number > 1 and is_share(factor, number) and scaling.divisions_by(number):
             return number
     return None
+
+
+def _is_divided_by_trainer(scaling: Scaling) -> bool:
+    """Alone in its window, a loss may have a factor of its own, but not one that a trainer gave it."""
+    num_backwards = sum(isinstance(entry, Backward) for entry in scaling.window.body)
+    return num_backwards == 1 and scaling.backwards[0].trainer_steps is not None
 
 
 def _cause(series: Series, scaling: Scaling, divisor: int) -> Cause:

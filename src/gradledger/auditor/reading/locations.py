@@ -14,6 +14,7 @@ from gradledger.ledger import Location
 _PACKAGE = str(Path(__file__).resolve().parents[2]) + os.sep
 _ENGINE = os.path.join(_PACKAGE, "engine") + os.sep
 _LIBRARY_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_ACCELERATOR = os.path.join("accelerate", "accelerator.py")
 _INTERACTIVE = ("<stdin>", "<ipython-input", "<doctest")
 
 _is_user_code: dict[str, bool] = {}
@@ -58,6 +59,18 @@ def location_of(frame: FrameType | None) -> Location | None:
 def user_location() -> Location | None:
     """The line of the user's source that is being executed."""
     return location_of(user_frame(2))
+
+
+def steps_of_trainer() -> int | None:
+    """The micro-batches of a window, where Accelerate's ``backward`` is what runs: it has divided the loss by them."""
+    if "accelerate" not in sys.modules:
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_user_file(frame.f_code.co_filename):
+        if frame.f_code.co_name == "backward" and frame.f_code.co_filename.endswith(_ACCELERATOR):
+            return getattr(frame.f_locals.get("self"), "gradient_accumulation_steps", None)
+        frame = frame.f_back
+    return None
 
 
 def inside_engine() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gradledger.auditor.reading.facts import is_finite
-from gradledger.auditor.reading.locations import location_of, user_frame
+from gradledger.auditor.reading.locations import location_of, steps_of_trainer, user_frame
 from gradledger.auditor.reading.loss_graph import Reading, read_loss
 from gradledger.auditor.recording.account import Account
 from gradledger.auditor.recording.by_hand import ByHand
@@ -92,7 +92,9 @@ class Backwards:
         if retained:
             self.retained.keep(roots, self.num_calls)
         surveyed = self.surveys.of(roots, location)
-        return Call(self.num_calls, location, reading, retained, reuses, is_finite(losses), surveyed)
+        return Call(
+            self.num_calls, location, reading, retained, reuses, is_finite(losses), surveyed, steps_of_trainer()
+        )
 
     def take_in(self, account: Account, call: Call) -> None:
         """Record the call with an account that received gradients from it."""
@@ -159,6 +161,7 @@ class Backwards:
                 num_unowned=call.surveyed.num_unowned,
                 batch_norm=call.surveyed.batch_norm,
                 coupled=reading.coupled or None,
+                trainer_steps=call.trainer_steps,
             ),
         )
 

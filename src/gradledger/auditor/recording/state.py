@@ -45,6 +45,7 @@ class Call:
     reuses: int | None
     finite: bool | None
     surveyed: Surveyed
+    trainer_steps: int | None = None
     recorded: set[str] = field(default_factory=set)
     sharded: dict[int, bool] = field(default_factory=dict)
 

@@ -60,7 +60,8 @@ def method(machine: Machine, bag: Bag, name: str, args: Args, kwargs: Kwargs, no
         return Context("accumulate", lambda: _count(machine, bag))
     if name == "backward" and args:
         steps = bag.attributes["gradient_accumulation_steps"]
-        backward(machine, args[0], node, factor=None if EXACT in bag.attributes else 1.0 / steps if steps else 1.0)
+        factor = None if EXACT in bag.attributes else 1.0 / steps if steps else 1.0
+        backward(machine, args[0], node, factor=factor, trainer_steps=steps)
         return None
     if name in ("clip_grad_norm_", "clip_grad_value_"):
         from gradledger.lint.torch.gradients import clip

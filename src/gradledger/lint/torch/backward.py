@@ -23,6 +23,7 @@ def backward(
     retain: bool = False,
     inputs: Value = None,
     factor: float | None = 1.0,
+    trainer_steps: int | None = None,
 ) -> None:
     """``loss.backward()``.
 
@@ -34,6 +35,7 @@ def backward(
         gradient: The coefficient given to it; only a number is understood.
         inputs: The only parameters that receive gradients, where given.
         factor: What a framework multiplies the loss by first; None is not known.
+        trainer_steps: What it believes a window to hold.
     """
     tensor = tensors.as_tensor(loss)
     if factor != 1.0:
@@ -54,7 +56,7 @@ def backward(
     if retain:
         machine.retained.update(dict.fromkeys(passes, machine.num_calls))
     leaves = leaves - frozenset(passes)
-    record(machine, tensor, node, leaves or None, retain, reuses, _synced(passes))
+    record(machine, tensor, node, leaves or None, retain, reuses, _synced(passes), trainer_steps)
     _run_hooks(machine, leaves, node)
 
 
@@ -84,6 +86,7 @@ def record(
     retain: bool,
     reuses: int | None,
     synced: bool | None,
+    trainer_steps: int | None = None,
 ) -> None:
     """Write the backward pass down with what is known of its loss."""
     is_loss = tensor.reduction is not None
@@ -106,4 +109,5 @@ def record(
         scaled_by_scaler=scaler.enabled if isinstance(scaler, Scaler) else False,
         batch_norm=tensor.batch_norm or None,
         coupled=tensor.coupled or None,
+        trainer_steps=trainer_steps,
     )
