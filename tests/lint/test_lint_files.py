@@ -1,9 +1,11 @@
 """Which files are linted: folders searched, ``.gitignore`` heeded, what cannot hold a training loop turned away."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from gradledger.lint import lint_text
 from gradledger.lint.files.discover import files_below
 from gradledger.lint.files.screen import may_train
 from gradledger.lint.run import lint_paths
@@ -80,3 +82,54 @@ def test_many_files_in_parallel_give_what_one_at_a_time_gives(tmp_path, monkeypa
     assert together.findings == alone.findings
     assert len(alone.findings) == 3
     assert together.num_files == alone.num_files == 12
+
+
+STALE = (
+    "import torch\nmodel = torch.nn.Linear(4, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+    "for x in torch.randn(6, 8, 4):\n    model(x).mean().backward()\n    optimizer.step()\n"
+)
+
+
+def found_in(content, file):
+    return [(finding.location.file, finding.location.line) for finding in lint_text(content, file).findings]
+
+
+@pytest.mark.parametrize("odd", ["\x0b", "\x1c", "\x85", "\u2028", "\x0c"])
+def test_lines_are_counted_as_python_counts_them(odd):
+    report = lint_text(f"text = 'a{odd}b'\n{STALE}".encode(), "train.py")
+    (finding,) = report.findings
+    assert report.sources["train.py"].line_at(finding.location) == "    optimizer.step()"
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
+def test_all_line_ends_are_read(end):
+    assert found_in(STALE.replace("\n", end).encode(), "train.py") == [("train.py", 6)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (STALE.encode() + b"x = 1\n\0", "train.py:8: cannot be parsed: it contains a null byte"),
+        (STALE.encode() + b"x = " + b"-" * 5000 + b"1\n", "train.py:1: cannot be parsed: it nests too deeply"),
+        (STALE.encode() + b"def f(:\n", "train.py:7: cannot be parsed: invalid syntax"),
+        (b"# caf\xe9\n" + STALE.encode(), "train.py:1: cannot be parsed: invalid or missing encoding declaration"),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_message_with_its_line(content, message):
+    assert [text.partition(" for ")[0] for text in lint_text(content, "train.py").unreadable] == [message]
+
+
+def notebook(*cells):
+    return json.dumps({"cells": [{"cell_type": "code", "source": cell} for cell in cells]}).encode()
+
+
+def test_lines_for_ipython_give_way():
+    cells = ["%matplotlib inline\nfiles = !ls\nsizes = %sx du\ntorch?\n!pip list", f"%%time\n{STALE}", "%%bash\nls"]
+    assert found_in(notebook(*cells), "book.ipynb") == [("book.ipynb#cell2", 7)]
+
+
+def test_a_line_of_python_that_looks_like_one_for_ipython_stays():
+    asked = STALE + "    optimizer.zero_grad()  # needed?\nrest = (7\n  % 3)\n"
+    assert found_in(notebook(asked), "book.ipynb") == []
+    with_magic = asked.partition("rest")[0] + "!ls\n"
+    assert found_in(notebook(with_magic), "other.ipynb") == []

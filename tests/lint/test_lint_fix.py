@@ -19,8 +19,14 @@ MENDED = {
     "broken/clip_after_the_step",
     "broken/clip_before_backward",
     "broken/clip_every_micro_batch",
+    "broken/clip_scaled_no_unscale",
+    "broken/clip_scaled_unscale_too_late",
     "broken/discarded_zero_every_micro_batch",
+    "broken/double_divided_in_two_places",
+    "broken/horizon_counts_micro_batches",
+    "broken/linear_decay_over_micro_batches",
     "broken/log_scaled_loss_averaged",
+    "broken/no_scaler_step",
     "broken/retained_for_no_reason",
     "broken/scaler_updated_every_micro_batch",
     "broken/schedule_before_step",
@@ -28,6 +34,7 @@ MENDED = {
     "broken/stale_never_zeroed",
     "broken/uneven_tail_full_divisor",
     "broken/unnormalized_never_divided",
+    "retold/accelerate_divided_again",
     "retold/accelerate_zero_grad_first",
     "retold/lightning_manual_undivided",
 }
@@ -56,6 +63,11 @@ def test_the_auditor_passes_what_was_mended(name, tmp_path, monkeypatch):
         warnings.simplefilter("ignore")
         runpy.run_path(str(mended), run_name="__main__")
     assert [finding for finding in auditor.findings if finding.severity != "info"] == []
+
+
+def test_a_name_that_means_nothing_there_is_not_used():
+    path = next(path for path in loops("broken") if path.stem == "horizon_onecycle_steps_per_epoch")
+    assert fixed(path.read_bytes(), str(path), None, None) is None
 
 
 UNFIXED = """\

@@ -13,6 +13,9 @@ from gradledger.lint.fix.state import State
 if TYPE_CHECKING:
     from gradledger.lint.fix.edits import Edit
 
+HORIZONS = frozenset({"T_max", "total_steps", "num_training_steps", "total_iters", "steps_per_epoch"})
+"""The arguments of schedulers that say how many steps they were built for."""
+
 
 def proposals(state: State, finding: Finding) -> Iterator[str]:
     """The texts that might do without a finding, the likeliest first."""
@@ -79,7 +82,7 @@ def _divide(state: State, finding: Finding, line: int) -> Iterator[list[Edit]]:
         loss = call.args[0]
     else:
         return
-    for count in _window_counts(state, finding.account):
+    for count in _window_counts(state, finding.account, line):
         divided = f"{ast.unparse(loss)} / {count}"
         yield [Replace(line, ast.unparse(loss), divided if call.args else f"({divided})")]
 
@@ -92,7 +95,7 @@ def _divide_by_what_is_there(state: State, finding: Finding, line: int) -> Itera
     if loop is None:
         return
     index, loader = loop
-    for count in _window_counts(state, finding.account):
+    for count in _window_counts(state, finding.account, line):
         for division in _divisions_by(state.tree, count, line):
             held = f"min({count}, len({loader}) - {index} // {count} * {count})"
             old = ast.get_source_segment(state.text, division)
@@ -118,7 +121,7 @@ def _multiply_back(state: State, finding: Finding, line: int) -> Iterator[list[E
         reads = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "item"
         if reads and getattr(node, "lineno", 0) == line:
             code = ast.get_source_segment(state.text, node)
-            for count in _window_counts(state, finding.account):
+            for count in _window_counts(state, finding.account, line):
                 if code is not None:
                     yield [Replace(line, code, f"{code} * {count}")]
 
@@ -135,20 +138,104 @@ def _drop_retain(state: State, finding: Finding, line: int) -> Iterator[list[Edi
         yield [Replace(line, code, ast.unparse(ast.Call(call.func, call.args, kept)))]
 
 
-def _window_counts(state: State, account: str) -> list[str]:
+def _divide_once(state: State, finding: Finding, line: int) -> Iterator[list[Edit]]:
+    """Take one of the divisions away."""
+    from gradledger.lint.fix.edits import Replace
+
+    for node in ast.walk(state.tree):
+        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)):
+            continue
+        if _function_around(state.tree, node.lineno) is _function_around(state.tree, line):
+            old, left = (ast.get_source_segment(state.text, part) for part in (node, node.left))
+            if old is not None and left is not None:
+                yield [Replace(node.lineno, old, left)]
+
+
+def _count_updates(state: State, finding: Finding, line: int) -> Iterator[list[Edit]]:
+    """Build the scheduler for the updates: what it was built for, over the window's length, rounded up."""
+    from gradledger.lint.fix.edits import Replace
+
+    for node in ast.walk(state.tree):
+        if not (isinstance(node, ast.Call) and node.lineno == line):
+            continue
+        horizons = [keyword.value for keyword in node.keywords if keyword.arg in HORIZONS] + node.args[1:]
+        for horizon in horizons:
+            code = ast.get_source_segment(state.text, horizon)
+            for count in _window_counts(state, finding.account, line):
+                if code is not None:
+                    yield [Replace(horizon.lineno, code, f"-(-({code}) // {count})")]
+
+
+def _unscale_first(state: State, finding: Finding, line: int) -> Iterator[list[Edit]]:
+    """Unscale before the clip: by moving what comes too late, as nobody may unscale twice."""
+    from gradledger.lint.fix.edits import Insert, Move
+
+    late = [node.lineno for node in ast.walk(state.tree) if isinstance(node, ast.Expr) and _is_unscaling(node.value)]
+    for unscaling in late:
+        yield [Move(unscaling, "before", line)]
+    for step in _step_lines(state, finding.account) if not late else ():
+        call = _call_at(state.tree, step)
+        if call is not None and isinstance(call.func, ast.Attribute) and call.args:
+            scaler, optimizer = ast.unparse(call.func.value), ast.unparse(call.args[0])
+            yield [Insert(f"{scaler}.unscale_({optimizer})", "before", line)]
+
+
+def _is_unscaling(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "unscale_"
+
+
+def _step_through_scaler(state: State, finding: Finding, line: int) -> Iterator[list[Edit]]:
+    """Step by the scaler that scales the loss, and let it update where nothing does yet."""
+    from gradledger.lint.fix.edits import Insert, Replace
+
+    call = _call_at(state.tree, line)
+    if call is None or not isinstance(call.func, ast.Attribute) or call.args:
+        return
+    old, optimizer = ast.get_source_segment(state.text, call), ast.unparse(call.func.value)
+    for scaler in _scalers(state.tree):
+        if old is not None:
+            stepping = Replace(line, old, f"{scaler}.step({optimizer})")
+            updates = f"{scaler}.update()" in state.text
+            yield [stepping] if updates else [stepping, Insert(f"{scaler}.update()", "after", line)]
+
+
+def _scalers(tree: ast.Module) -> list[str]:
+    """What ``X.scale(loss)`` is called on."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return list(
+        dict.fromkeys(ast.unparse(f.value) for f in calls if isinstance(f, ast.Attribute) and f.attr == "scale")
+    )
+
+
+def _window_counts(state: State, account: str, line: int) -> list[str]:
     """What the conditions around an account's steps count to: the ``k`` of ``(i + 1) % k == 0``."""
     counts: dict[str, None] = {}
     for step in _step_lines(state, account):
         for node in ast.walk(state.tree):
-            if isinstance(node, ast.If) and node.lineno <= step <= (node.end_lineno or 0):
+            if isinstance(node, ast.If) and _holds(node, step):
                 for part in ast.walk(node.test):
                     if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mod):
                         counts[ast.unparse(part.right)] = None
                     elif isinstance(part, ast.Compare) and isinstance(part.comparators[0], ast.Name | ast.Attribute):
                         counts[ast.unparse(part.comparators[0])] = None
-            elif isinstance(node, ast.For) and _is_range(node.iter):
+            elif isinstance(node, ast.For) and _is_range(node.iter) and not _holds(node, step):
                 counts[ast.unparse(node.iter.args[-1])] = None  # type: ignore[attr-defined]
-    return list(counts)
+    steps = _step_lines(state, account)
+    return [count for count in counts if any(_is_visible(state.tree, count, line, step) for step in steps)]
+
+
+def _is_visible(tree: ast.Module, code: str, line: int, step: int) -> bool:
+    """Do the names in an expression beside a step mean the same at another line?"""
+    if _function_around(tree, line) is _function_around(tree, step):
+        return True
+    names = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    known = {node.id for statement in assigned for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    return names <= known | {"self"}
+
+
+def _holds(node: ast.stmt, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or 0)
 
 
 def _is_range(node: ast.expr) -> bool:
@@ -194,6 +281,10 @@ _PROPOSALS: dict[str, Callable[[State, Finding, int], Iterator[list[Edit]]]] = {
     "clip-after-step": _move_before_step,
     "unnormalized-loss": _divide,
     "uneven-window-scale": _divide_by_what_is_there,
+    "double-normalized-loss": _divide_once,
+    "scheduler-horizon": _count_updates,
+    "clip-scaled-gradient": _unscale_first,
+    "step-without-scaler": _step_through_scaler,
     "loss-log-scale": _multiply_back,
     "retained-graph": _drop_retain,
 }
