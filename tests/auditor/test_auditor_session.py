@@ -339,6 +339,168 @@ def test_the_pytest_fixture_fails_a_test_on_findings(pytester):
     result.stdout.fnmatch_lines(["*error GL101 stale-gradient*", "*assert 1 == 2*"])
 
 
+def test_reading_the_norm_is_no_clipping():
+    model, optimizer = small()
+    with gradledger.audit() as auditor:
+        model(X).mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    assert auditor.ledger.text() == "B C S"
+
+
+def at_once(action):
+    action()
+
+
+def after_a_failure(action):
+    try:
+        raise TimeoutError
+    except TimeoutError:
+        action()
+
+
+def after_the_last_item(action):
+    try:
+        next(iter(()))
+    except StopIteration:
+        action()
+
+
+@pytest.mark.parametrize(
+    ("when", "text"), [(at_once, "B Z B S"), (after_a_failure, "B V B S"), (after_the_last_item, "B Z B S")]
+)
+@pytest.mark.parametrize("zero", [lambda m, o: o.zero_grad(), each(set_none)], ids=["zero_grad", "none"])
+def test_a_window_is_given_up_where_an_exception_is_handled(when, text, zero):
+    model, optimizer = small()
+    with gradledger.audit() as auditor:
+        model(X).mean().backward()
+        when(lambda: zero(model, optimizer))
+        model(X).mean().backward()
+        optimizer.step()
+    assert auditor.ledger.text() == text
+
+
+def test_an_exception_that_was_handled_all_along_gives_nothing_up():
+    model, optimizer = small()
+
+    def train():
+        model(X).mean().backward()
+        optimizer.zero_grad()
+
+    with gradledger.audit() as auditor:
+        after_a_failure(train)
+    assert auditor.ledger.text() == "B Z"
+
+
+def test_evaluations_are_marked_where_they_begin():
+    model, optimizer = small()
+    head = nn.Linear(1, 1)
+    with gradledger.audit() as auditor:
+        for _ in range(2):
+            model(X).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            nn.Sequential(model, head).eval()
+            line = inspect.currentframe().f_lineno - 1
+            with torch.no_grad():
+                model(X)
+            model.train()
+        model.eval()  # and trained like this
+        model(X).mean().backward()
+        optimizer.step()
+        head.eval()
+        model.eval()
+    assert auditor.ledger.text() == "B S Z E B S Z E B S E"
+    assert next(entry.location.line for entry in auditor.ledger if entry.letter == "E") == line
+
+
+def average_in_shadows(decay, update):
+    """Each parameter's average in a list that ``update(shadow, parameter)`` returns anew or changes in place."""
+    shadows = []
+
+    def advance(model):
+        nonlocal shadows
+        shadows = shadows or [p.detach().clone() for p in model.parameters()]
+        with torch.no_grad():
+            shadows = [update(s, p, decay) for s, p in zip(shadows, model.parameters(), strict=True)]
+
+    return advance
+
+
+def difference_in_steps(s, p, d):
+    difference = s - p
+    difference.mul_(1 - d)
+    return s.sub_(difference)
+
+
+def foreach_of_one(s, p, d):
+    torch._foreach_mul_([s], d)
+    torch._foreach_add_([s], [p], alpha=1 - d)
+    return s
+
+
+AVERAGES = {
+    "multiplied and added": lambda s, p, d: s.mul_(d).add_(p, alpha=1 - d),
+    "of data": lambda s, p, d: s.data.mul_(d).add_((1 - d) * p.data),
+    "of a detached product": lambda s, p, d: s.mul_(d).add_(p.detach() * (1 - d)),
+    "new": lambda s, p, d: d * s + (1.0 - d) * p.data,
+    "new, the other way round": lambda s, p, d: (1.0 - d) * p + s * d,
+    "difference": lambda s, p, d: s - (1 - d) * (s - p),
+    "difference in place": lambda s, p, d: s.sub_((1 - d) * (s - p)),
+    "difference in steps": difference_in_steps,
+    "towards": lambda s, p, d: s.add_(p - s, alpha=1 - d),
+    "lerp": lambda s, p, d: torch.lerp(s, p, 1 - d),
+    "lerp from the weights": lambda s, p, d: s.copy_(p.lerp(s, d)),
+    "lerp_": lambda s, p, d: s.lerp_(p, 1 - d),
+    "foreach": foreach_of_one,
+    "foreach lerp": lambda s, p, d: (torch._foreach_lerp_([s], [p], 1 - d), s)[1],
+    "copied": lambda s, p, d: s.copy_(d * s + (1 - d) * p),
+}
+
+NO_AVERAGES = {
+    "copied whole": lambda s, p, d: s.copy_(p),
+    "weights in a sum": lambda s, p, d: s.add_(p, alpha=1 / 3),
+    "decayed": lambda s, p, d: p.mul_(d) + s,
+    "distance": lambda s, p, d: (p - s).norm() * torch.ones(3),
+    "penalty": lambda s, p, d: p.grad.add_(p, alpha=0.1),
+    "proximal": lambda s, p, d: p.grad.add_(p - s, alpha=0.1),
+    "stepped": lambda s, p, d: p - 0.1 * p.grad,
+    "pulled": lambda s, p, d: p.mul_(d).add_(s, alpha=1 - d),
+    "extrapolated": lambda s, p, d: 2.0 * p - 1.0 * s,
+}
+
+
+@pytest.mark.parametrize("way", [*AVERAGES, *NO_AVERAGES])
+def test_averages_by_hand_are_known_by_what_they_compute(way):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    advance = average_in_shadows(0.9, AVERAGES.get(way) or NO_AVERAGES[way])
+    with gradledger.audit() as auditor:
+        for _ in range(3):
+            model(X).mean().backward()
+            optimizer.step()
+            advance(model)
+            optimizer.zero_grad()
+    letters = [letter for letter in auditor.ledger.text().split() if letter != "A"]
+    assert "".join(letters) == ("BSWZ" if way in AVERAGES else "BSZ") * 3
+
+
+def test_an_average_that_is_not_of_these_weights_is_none():
+    model, optimizer = small()
+    other, s = nn.Linear(3, 1), torch.zeros(1, 3)
+    with gradledger.audit() as auditor:
+        model(X).mean().backward()
+        with torch.no_grad():
+            s.mul_(0.9).add_(other.weight, alpha=0.1)
+            s.mul_(0.9).zero_()
+            s.add_(model.weight, alpha=0.1)
+            mixed = 0.3 * X + 0.7 * X.flip(0)
+            assert mixed.shape == X.shape
+        optimizer.step()
+    assert auditor.ledger.text() == "B S"
+
+
 def test_an_optimizer_made_anew_keeps_the_account():
     model, optimizer = small()
     with gradledger.audit() as auditor:

@@ -19,6 +19,7 @@ from loops.corpus import loops, name_of, run
 LETTERS = {"Z": "Z", "V": "Z", "B": "B", "U": "U", "C": "C", "S": "S", "s": "S", "G": "G", "L": "L"}
 
 DIFFERS = {
+    "broken/discarded_in_except_branch": "the training stands in the `except` branch of an import that fails",
     "correct/gradscaler_skips_a_step": "which step the scaler refuses is in the numbers",
     "correct/lbfgs_closure": "how often L-BFGS calls its closure is in the numbers",
     "broken/hf_trainer_stream_tail": "how long a stream is, and where max_steps ends it, is in the run",

@@ -104,6 +104,8 @@ class Backward(Entry):
         batch_norm: Batch normalisation in training mode took part.
         coupled: The loss compares the samples of the micro-batch with each other (labels are their positions).
         trainer_steps: The micro-batches of a window that a trainer (Accelerate) was told of, and divided the loss by.
+        own_half: One factor of a half may be the loss's own: half a squared error, the mean of two terms, a weight.
+            False for a cross entropy that is only divided.
     """
 
     weight: float | None = None
@@ -123,6 +125,7 @@ class Backward(Entry):
     batch_norm: bool | None = None
     coupled: bool | None = None
     trainer_steps: int | None = None
+    own_half: bool | None = None
 
     LETTER: ClassVar[str] = "B"
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -174,80 +173,6 @@ def between_backwards(window: Window, *kinds: type[Entry]) -> list[Entry]:
         elif held and isinstance(entry, kinds):
             waiting.append(entry)
     return found
-
-
-def factors_of(window: Window) -> list[tuple[Backward, tuple[float, ...] | None]]:
-    """Each consumed backward with every known factor on its loss, later changes of ``.grad`` included."""
-    held: list[tuple[Backward, tuple[float, ...] | None]] = []
-    is_known = not window.begins_by_hand
-    for entry in window.body:
-        if isinstance(entry, Backward):
-            held.append((entry, _own_factors(entry) if is_known else None))
-        elif isinstance(entry, Zero) and not entry.partial:
-            held.clear()
-            is_known = True
-        elif isinstance(entry, Adjust):
-            factor = entry.factor
-            held = [(b, None if f is None or factor is None else (*f, factor)) for b, f in held]
-    return held
-
-
-def _own_factors(backward: Backward) -> tuple[float, ...] | None:
-    if backward.reduction != "mean":
-        return None
-    if backward.factors is not None:
-        return backward.factors
-    return None if backward.scale is None else (backward.scale,)
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """How one line's mean losses were scaled in one window.
-
-    Args:
-        window: The window.
-        backwards: The line's backward passes that the step consumed.
-        factors: Every known factor on each.
-        num_micro_batches: Micro-batches among them.
-    """
-
-    window: Window
-    backwards: tuple[Backward, ...]
-    factors: tuple[tuple[float, ...], ...]
-    num_micro_batches: int
-
-    @property
-    def total(self) -> float:
-        """The sum of the coefficients: 1 where the window is a mean."""
-        return math.fsum(math.prod(each) for each in self.factors)
-
-    @property
-    def is_mean(self) -> bool:
-        """The coefficients add up to 1."""
-        return math.isclose(self.total, 1.0, rel_tol=1e-3)
-
-    def divisions_by(self, number: int) -> int:
-        """How often, at least, every loss was divided by a number."""
-        return min(sum(is_share(factor, number) for factor in each) for each in self.factors)
-
-
-def scalings(series: Series) -> Iterator[Scaling]:
-    """The scaling of every line in every closed window, where it is known."""
-    for window in series.closed:
-        lines: dict[Location | None, list[tuple[Backward, tuple[float, ...] | None]]] = {}
-        for backward, factors in factors_of(window):
-            lines.setdefault(backward.location, []).append((backward, factors))
-        for pairs in lines.values():
-            known = [factors for _, factors in pairs if factors is not None]
-            if len(known) == len(pairs):
-                backwards = tuple(backward for backward, _ in pairs)
-                size = len({backward.micro_batch for backward in backwards})
-                yield Scaling(window, backwards, tuple(known), size)
-
-
-def is_share(factor: float, number: int) -> bool:
-    """The factor is one over the number."""
-    return math.isclose(factor * number, 1.0, rel_tol=1e-3)
 
 
 def strip(entries: Sequence[Entry], *marked: Entry, limit: int = 24) -> str:

@@ -3,6 +3,8 @@
 Between two updates the weights do not change, so K of the K advances per window repeat the same weights: an average
 with decay 0.999 behaves like one with 0.999^K, a teacher follows K times too fast.
 
+The average may be torch's `AveragedModel` or arithmetic of your own over the parameters.
+
 Source: SWivid/F5-TTS#631, lightly-train#968, keras-team/keras#19990.
 """
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gradledger.rules._books import Books, num_micro_batches, plural, spans_epochs, strip
+from gradledger.rules._books import Books, num_micro_batches, plural, strip
 from gradledger.rules._registry import Cause
+from gradledger.rules._scaling import is_leaked
 
 CODE = "GL104"
 SEVERITY = "error"
@@ -27,8 +28,8 @@ def check(books: Books) -> Iterator[Cause]:
     for series in books.series:
         usual = series.usual_size
         for window in series.closed:
-            size = num_micro_batches(window)
-            if usual and size > usual and spans_epochs(window):
+            if is_leaked(series, window):
+                size = num_micro_batches(window)
                 assert window.step
                 yield Cause(
                     location=window.step.location,

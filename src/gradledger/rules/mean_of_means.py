@@ -15,8 +15,9 @@ import math
 from collections.abc import Iterator
 
 from gradledger.ledger import Backward
-from gradledger.rules._books import Books, Scaling, Series, scalings, strip
+from gradledger.rules._books import Books, Series, strip
 from gradledger.rules._registry import Cause
+from gradledger.rules._scaling import Scaling, scalings
 
 CODE = "GL203"
 SEVERITY = "error"

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradledger.ledger import Backward
-from gradledger.rules._books import Books, Scaling, Series, is_share, plural, scalings, spans_epochs, strip
+from gradledger.rules._books import Books, Series, plural, strip
 from gradledger.rules._registry import Cause
+from gradledger.rules._scaling import Scaling, by_line, is_share
 
 CODE = "GL202"
 SEVERITY = "error"
@@ -24,10 +25,7 @@ FIX = "Divide by the number of micro-batches that this window really holds (or b
 def check(books: Books) -> Iterator[Cause]:
     """A window that was divided by the size of other windows, or by the size of none."""
     for series in books.series:
-        lines: dict[object, list[Scaling]] = {}
-        for scaling in scalings(series):
-            lines.setdefault(scaling.backwards[0].location, []).append(scaling)
-        for line in lines.values():
+        for line in by_line(series):
             yield from _check(series, line)
 
 
@@ -38,9 +36,7 @@ def _check(series: Series, line: list[Scaling]) -> Iterator[Cause]:
         if scaling.is_mean or (size > 1 and scaling.divisions_by(size)):
             continue
         if sizes:
-            leaked = spans_epochs(scaling.window) and size > series.usual_size
             divisor = next((other for other in sorted(sizes) if scaling.divisions_by(other)), None)
-            divisor = None if leaked else divisor
         else:
             divisor = _whole_divisor(scaling) if size > 1 or _is_divided_by_trainer(scaling) else None
         if divisor is not None:

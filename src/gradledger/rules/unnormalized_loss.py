@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gradledger.rules._books import Books, scalings, strip
+from gradledger.rules._books import Books, strip
 from gradledger.rules._registry import Cause
+from gradledger.rules._scaling import scalings
 
 CODE = "GL201"
 SEVERITY = "error"

@@ -36,9 +36,9 @@ def watch_data_property(recorder: Recorder, original: Any) -> Any:
         return alias
 
     def set_data(self: Any, value: Any) -> None:
+        put(self, value)
         if id(self) in recorder.registry.owners:
             recorder.by_hand.note_weights(self)
-        put(self, value)
 
     return property(get_data, set_data, original.__delete__, original.__doc__)
 
@@ -51,8 +51,12 @@ def watch_in_place(kind: str, *, inverse: bool = False) -> Maker:
 
         @functools.wraps(original)
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if not local.quiet and not local.steps and (id(self) in gradients or id(self) in aliases):
-                recorder.by_hand.note_change(self, kind, _number(args, inverse) if kind == "scale" else None)
+            if local.is_watched:
+                factor = _number(args, inverse) if kind == "scale" else None
+                if id(self) in gradients or id(self) in aliases:
+                    recorder.by_hand.note_change(self, kind, factor)
+                elif factor is not None and self.grad_fn is None:
+                    recorder.averages.scaled(self, self, factor)
             return original(self, *args, **kwargs)
 
         return method
@@ -68,10 +72,12 @@ def watch_foreach(kind: str, *, inverse: bool = False) -> Maker:
 
         @functools.wraps(original)
         def function(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if not local.quiet and not local.steps:
+            if local.is_watched:
                 factor = _number(args, inverse) if kind == "scale" else None
                 for tensor in tensors:
                     recorder.by_hand.note_change(tensor, kind, factor)
+                    if factor is not None:
+                        recorder.averages.scaled(tensor, tensor, factor)
             return original(tensors, *args, **kwargs)
 
         return function

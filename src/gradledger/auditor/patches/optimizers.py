@@ -1,4 +1,4 @@
-"""Optimizers that are made, and ``zero_grad``."""
+"""Optimizers and modules: made, zeroed, put into another mode."""
 
 from __future__ import annotations
 
@@ -41,3 +41,21 @@ def watch_module_zero_grad(recorder: Recorder, original: Any) -> Any:
             original(self, *args, **kwargs)
 
     return zero_grad
+
+
+def watch_mode(recorder: Recorder, original: Any) -> Any:
+    """``model.train()`` and ``model.eval()``; a module sets the mode of those in it."""
+    local = recorder.local
+
+    @functools.wraps(original)
+    def train(self: Any, mode: bool = True) -> Any:
+        local.mode_depth += 1
+        try:
+            result = original(self, mode)
+        finally:
+            local.mode_depth -= 1
+        if not local.mode_depth:
+            recorder.evaluations.mode_set(self, training=bool(mode))
+        return result
+
+    return train

@@ -1,4 +1,4 @@
-"""Schedulers and averages of the weights."""
+"""Schedulers."""
 
 from __future__ import annotations
 
@@ -51,14 +51,3 @@ def watch_step(recorder: Recorder, original: Any) -> Any:
 
     step._gradledger = True  # type: ignore[attr-defined]
     return step
-
-
-def watch_average(recorder: Recorder, original: Any) -> Any:
-    """``AveragedModel.update_parameters``."""
-
-    @functools.wraps(original)
-    def update_parameters(self: Any, model: Any) -> Any:
-        recorder.averages.advanced(model.parameters())
-        return original(self, model)
-
-    return update_parameters

@@ -23,7 +23,17 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from gradledger.auditor.patches import calls, clipping, gradients, loaders, optimizers, ranks, scaler, schedules
+from gradledger.auditor.patches import (
+    averages,
+    calls,
+    clipping,
+    gradients,
+    loaders,
+    optimizers,
+    ranks,
+    scaler,
+    schedules,
+)
 from gradledger.auditor.recording.recorder import Recorder
 
 _MISSING = object()
@@ -36,6 +46,7 @@ TABLE: tuple[tuple[Any, str, Callable[[Recorder, Any], Any]], ...] = (
     (torch.optim.Optimizer, "__init__", optimizers.watch_init),
     (torch.optim.Optimizer, "zero_grad", optimizers.watch_optimizer_zero_grad),
     (torch.nn.Module, "zero_grad", optimizers.watch_module_zero_grad),
+    (torch.nn.Module, "train", optimizers.watch_mode),
     (torch.Tensor, "grad", gradients.watch_grad_property),
     (torch.Tensor, "data", gradients.watch_data_property),
     (torch.Tensor, "zero_", gradients.watch_in_place("zero")),
@@ -56,7 +67,23 @@ TABLE: tuple[tuple[Any, str, Callable[[Recorder, Any], Any]], ...] = (
     (_SCALER, "update", scaler.watch_update),
     (_SCHEDULER, "__init__", schedules.watch_init),
     (_SCHEDULER, "_initial_step", schedules.watch_first_step),
-    (torch.optim.swa_utils.AveragedModel, "update_parameters", schedules.watch_average),
+    (torch.optim.swa_utils.AveragedModel, "update_parameters", averages.watch_averaged_model),
+    (torch.Tensor, "mul", averages.watch_product),
+    (torch.Tensor, "__mul__", averages.watch_product),
+    (torch.Tensor, "__rmul__", averages.watch_product),
+    (torch.Tensor, "add", averages.watch_sum(1.0, 1.0)),
+    (torch.Tensor, "__add__", averages.watch_sum(1.0, 1.0)),
+    (torch.Tensor, "sub", averages.watch_sum(1.0, -1.0)),
+    (torch.Tensor, "__sub__", averages.watch_sum(1.0, -1.0)),
+    (torch.Tensor, "add_", averages.watch_sum_in_place(1.0)),
+    (torch.Tensor, "__iadd__", averages.watch_sum_in_place(1.0)),
+    (torch.Tensor, "sub_", averages.watch_sum_in_place(-1.0)),
+    (torch.Tensor, "__isub__", averages.watch_sum_in_place(-1.0)),
+    (torch.Tensor, "lerp", averages.watch_lerp),
+    (torch, "lerp", averages.watch_lerp),
+    (torch.Tensor, "lerp_", averages.watch_lerp_in_place),
+    (torch, "_foreach_add_", averages.watch_foreach_sum),
+    (torch, "_foreach_lerp_", averages.watch_foreach_lerp),
     (DistributedDataParallel, "_pre_forward", ranks.watch_ddp_pre_forward),
     (torch.distributed, "all_reduce", ranks.watch_all_reduce),
     (torch.utils.data.DataLoader, "__iter__", loaders.watch_iterate),

@@ -51,6 +51,7 @@ class Reading:
         unit: What these are.
         scaled_by_scaler: A gradient scaler's multiplication was met.
         coupled: Its labels are the positions of the samples in the micro-batch.
+        is_cross_entropy: It is one cross entropy and nothing else.
     """
 
     factors: list[Factor] | None = field(default_factory=list)
@@ -59,11 +60,20 @@ class Reading:
     unit: str = "samples"
     scaled_by_scaler: bool = False
     coupled: bool = False
+    is_cross_entropy: bool = False
 
     def multiply(self, factor: Factor | None) -> None:
         """Take in one more factor; None is one that is not known."""
         if self.factors is not None:
             self.factors = None if factor is None else [*self.factors, factor]
+
+    def leave_open_beyond(self, num_rows: int) -> None:
+        """The loss compares more samples than its graph leads to: the others are a cache of the window's features.
+
+        Each backward then brings its part of one loss over the whole window, and the parts add up.
+        """
+        if self.weight is not None and self.weight > num_rows:
+            self.coupled, self.reduction = False, None
 
     @property
     def values(self) -> tuple[float, ...] | None:
@@ -71,6 +81,14 @@ class Reading:
         if self.factors is None:
             return None
         return tuple(factor.value for factor in self.factors if factor.value != 1.0)
+
+    @property
+    def own_half(self) -> bool | None:
+        """One half among the factors may be the loss's own; None where there is no half."""
+        halves = [factor for factor in self.factors or () if factor.value == 0.5]
+        if not halves:
+            return None
+        return not (self.is_cross_entropy and all(factor.is_division for factor in halves))
 
     @property
     def scale(self) -> float | None:
@@ -155,6 +173,7 @@ def _read_reduction(node: Any, name: str, reading: Reading) -> Reading:
 
 def _read_loss_function(node: Any, name: str, reading: Reading) -> None:
     reading.reduction = _REDUCTIONS.get(node._saved_reduction)
+    reading.is_cross_entropy = name.startswith(("NllLoss", "BinaryCrossEntropy"))
     if name.startswith("NllLoss"):
         _read_nll(node, name, reading)
     else:

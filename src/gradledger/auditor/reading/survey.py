@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,11 +31,13 @@ class Survey:
         parameters: Identities of the parameters that would receive a gradient.
         batch_norm: Batch normalisation in training mode is part of it.
         inputs: The data that its layers were fed with: a tensor, held weakly, and which part of it.
+        num_rows: The most samples that any layer was fed with from outside the graph; 0 where none was.
     """
 
     parameters: frozenset[int]
     batch_norm: bool
     inputs: tuple[tuple[weakref.ref[Any], int, int], ...]
+    num_rows: int = 0
 
     def same_data_as(self, other: Survey) -> bool:
         """Both were fed with the same tensors, all of them: two terms of one micro-batch."""
@@ -50,6 +53,7 @@ def survey(roots: list[Any]) -> Survey | None:
     parameters: set[int] = set()
     batch_norm = False
     inputs: dict[Any, tuple[weakref.ref[Any], int, int]] = {}
+    rows: Counter[int | None] = Counter()
     for number, node in enumerate(nodes(roots)):
         if number > _MAX_NODES:
             return None
@@ -64,8 +68,17 @@ def survey(roots: list[Any]) -> Survey | None:
             if tensor is not None and not tensor.requires_grad:
                 whole = tensor if tensor._base is None else tensor._base
                 part = tensor.storage_offset(), tensor.numel()
+                rows[_parameter_of(node)] += len(tensor) if tensor.dim() else 1
                 inputs[id(whole), *part] = (weakref.ref(whole), *part)
-    return Survey(frozenset(parameters), batch_norm, tuple(inputs.values()))
+    return Survey(frozenset(parameters), batch_norm, tuple(inputs.values()), max(rows.values(), default=0))
+
+
+def _parameter_of(layer: Any) -> int | None:
+    """The identity of the parameter that a layer's node leads to: two calls of one layer have the same."""
+    for node in nodes([path for path, _ in layer.next_functions]):
+        if node.name().endswith("AccumulateGrad"):
+            return id(node.variable)
+    return None
 
 
 def mark_retained(roots: list[Any], call: int) -> None:

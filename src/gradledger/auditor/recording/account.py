@@ -61,6 +61,21 @@ class Summary:
     location: Location | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """Under what circumstances gradients were zeroed.
+
+    Args:
+        location: The line.
+        left_loop: The program had left the loop over micro-batches.
+        given_up: What was held was given up on purpose: by the engine, or after an exception.
+    """
+
+    location: Location | None
+    left_loop: bool = False
+    given_up: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Account:
     """The gradients of one optimizer's parameters.
@@ -69,6 +84,10 @@ class Account:
         key: A name that is unique in this audit.
         name: The variable that the optimizer was assigned to, for reports.
         optimizer: The optimizer, held weakly.
+        is_open: There was a backward since the last step.
+        lines_of_micro_batch: The lines of the present micro-batch's backward calls: one more line is another term.
+        handled_exception: What ``except`` block the last backward took place in.
+        first_change: When gradients were first changed by hand since the last event.
     """
 
     key: str
@@ -83,15 +102,19 @@ class Account:
     changes: dict[int, list[Change]] = field(default_factory=dict)
     num_micro_batches: int = 0
     num_updates: int = 0
+    is_open: bool = False
     lines_of_micro_batch: set[Location | None] = field(default_factory=set)
     weight_marks: tuple[tuple[int, int, int], ...] = ()
     weights_touched: bool = False
+    averaged: set[int] = field(default_factory=set)
+    averaged_at: Location | None = None
+    evaluated_at: Location | None = None
     in_epoch: bool = False
     thread: int | None = None
     is_sharded: bool = False
     is_used: bool = False
-    left_loop: bool = False
-    by_engine: bool = False
+    handled_exception: int = 0
+    first_change: Occasion | None = None
 
     def refresh(self) -> bool:
         """Take in parameters that were added to the optimizer; whether there were any."""
@@ -146,7 +169,7 @@ class Account:
             position: self._history(position, (before[0][position], before[1][position])) for position in changed
         }
         histories.update({p: self.changes[p] for p in self.changes if p not in histories})
-        self.changes = {}
+        self.forget_changes()
         return self._summarise({p: changes for p, changes in histories.items() if changes})
 
     def _history(self, position: int, before: tuple[int, int]) -> list[Change]:
@@ -193,6 +216,16 @@ class Account:
         if first is None or any(f is None or not math.isclose(f, first, rel_tol=1e-6) for f in factors):
             return None
         return first
+
+    def forget_changes(self) -> None:
+        """What was noted is recorded, or explained by an event."""
+        self.changes = {}
+        self.first_change = None
+
+    def close_window(self) -> None:
+        """A step was taken, or refused."""
+        self.is_open = False
+        self.lines_of_micro_batch.clear()
 
     @property
     def holds_gradient(self) -> bool:

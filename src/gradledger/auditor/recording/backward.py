@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 from gradledger.auditor.reading.facts import is_finite
 from gradledger.auditor.reading.locations import location_of, steps_of_trainer, user_frame
 from gradledger.auditor.reading.loss_graph import Reading, read_loss
-from gradledger.auditor.recording.account import Account
+from gradledger.auditor.recording.account import Account, Occasion
 from gradledger.auditor.recording.by_hand import ByHand
 from gradledger.auditor.recording.epochs import EpochWatch
 from gradledger.auditor.recording.journal import Journal
@@ -92,6 +93,8 @@ class Backwards:
         if retained:
             self.retained.keep(roots, self.num_calls)
         surveyed = self.surveys.of(roots, location)
+        if reading.coupled and surveyed.num_rows:
+            reading.leave_open_beyond(surveyed.num_rows)
         return Call(
             self.num_calls, location, reading, retained, reuses, is_finite(losses), surveyed, steps_of_trainer()
         )
@@ -100,7 +103,7 @@ class Backwards:
         """Record the call with an account that received gradients from it."""
         before = account.identities
         changed = account.look()
-        account.changes = {}
+        account.forget_changes()
         kept = [account.positions[identity] for identity in call.sharded if identity in account.positions]
         if not changed and not kept:
             return
@@ -116,7 +119,7 @@ class Backwards:
         if dtype is not None and account.key not in call.recorded:
             self._add(account, call, dtype)
         if emptied:
-            self._zeros.add(account, location=call.location, partial=account.holds_gradient)
+            self._zeros.add(account, Occasion(call.location), partial=account.holds_gradient)
 
     def _hold(self, account: Account, changed: list[int]) -> bool:
         """Note which gradients are there now; whether a hook used one and let it go."""
@@ -135,7 +138,9 @@ class Backwards:
         call.recorded.add(account.key)
         self._count_micro_batch(account, call)
         account.mark_weights()
-        account.in_epoch = True
+        account.in_epoch = account.is_open = True
+        account.evaluated_at = None  # it is in evaluation mode and trains: normalisation is frozen, or dropout off
+        account.handled_exception = id(sys.exc_info()[1])
         running = self._local.step_of(account)
         if running is not None:
             for zero in running.zeros:
@@ -162,6 +167,7 @@ class Backwards:
                 batch_norm=call.surveyed.batch_norm,
                 coupled=reading.coupled or None,
                 trainer_steps=call.trainer_steps,
+                own_half=reading.own_half,
             ),
         )
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradledger.auditor.reading.facts import is_zero
-from gradledger.auditor.reading.locations import inside_engine, user_location
-from gradledger.auditor.recording.account import Account, Change, ChangeKind
-from gradledger.auditor.recording.epochs import EpochWatch
+from gradledger.auditor.recording.account import Account, Change, ChangeKind, Occasion
 from gradledger.auditor.recording.journal import Journal
 from gradledger.auditor.recording.registry import Registry
 from gradledger.auditor.recording.zeroing import Zeros
@@ -17,26 +15,23 @@ from gradledger.ledger import Adjust, Location, Zero
 class ByHand:
     """What the program does to ``.grad`` other than by backward, ``zero_grad``, clipping or a step."""
 
-    def __init__(self, registry: Registry, journal: Journal, epochs: EpochWatch, zeros: Zeros) -> None:
+    def __init__(self, registry: Registry, journal: Journal, zeros: Zeros) -> None:
         self._registry = registry
         self._turns = registry.turns
         self._journal = journal
-        self._epochs = epochs
         self._zeros = zeros
 
     def note_change(self, gradient: Any, kind: Any, factor: float | None) -> None:
         """A gradient is about to be changed in place."""
         with self._turns:
-            entry = self._registry.gradients.get(id(gradient))
-            bumps = True
+            entry = self._registry.gradient_of(gradient)
+            bumps = entry is not None
             if entry is None:
                 alias = self._registry.aliases.get(id(gradient))
                 if alias is None or alias[0] is not gradient or alias[3]:
                     return
-                entry, bumps = (alias[1], alias[2]), False
+                entry = alias[1], alias[2]
             account, position = entry
-            if bumps and account.parameters[position].grad is not gradient:
-                return
             self._note(account, position, Change(kind, factor, self._first_location(account), bumps))
 
     def note_set(self, parameter: Any, value: Any) -> None:
@@ -52,16 +47,17 @@ class ByHand:
     def note_alias(self, tensor: Any, alias: Any) -> None:
         """``tensor.data`` was read: changes through it do not show in the tensor's version."""
         with self._turns:
-            entry = self._registry.gradients.get(id(tensor))
-            if entry is not None and entry[0].parameters[entry[1]].grad is tensor:
+            entry = self._registry.gradient_of(tensor)
+            if entry is not None:
                 self._registry.aliases[id(alias)] = (alias, *entry, False)
                 return
             for account, position in self._registry.owners.get(id(tensor), ()):
                 self._registry.aliases[id(alias)] = (alias, account, position, True)
 
     def note_weights(self, parameter: Any) -> None:
-        """``p.data = value``."""
+        """``p.data`` was set."""
         with self._turns:
+            self._registry.moved(parameter)
             for account, _ in self._registry.owners.get(id(parameter), ()):
                 account.weights_touched = True
 
@@ -71,6 +67,7 @@ class ByHand:
             if owner is account:
                 self._settle_aliases(account)
                 break
+        first_change = account.first_change
         summary = account.settle()
         if summary is None:
             return
@@ -79,13 +76,8 @@ class ByHand:
             self._journal.add(account, Zero(void=True, location=summary.location))
         elif summary.zeroed:
             # It is noticed late, when the program may be in another loop: what held when it was done was kept.
-            self._zeros.add(
-                account,
-                location=summary.location,
-                partial=account.holds_gradient and not summary.adjusted,
-                left_loop=account.left_loop,
-                by_engine=account.by_engine,
-            )
+            occasion = first_change or Occasion(summary.location)
+            self._zeros.add(account, occasion, partial=account.holds_gradient and not summary.adjusted)
         if summary.adjusted:
             self._journal.add(account, Adjust(factor=summary.factor, location=summary.location))
 
@@ -107,6 +99,5 @@ class ByHand:
     def _first_location(self, account: Account) -> Location | None:
         if account.changes:
             return None
-        account.left_loop = self._epochs.has_left_loop(account)
-        account.by_engine = inside_engine()
-        return user_location()
+        account.first_change = self._zeros.occasion(account)
+        return account.first_change.location

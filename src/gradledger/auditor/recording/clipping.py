@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +28,7 @@ class Clips:
 
     @contextmanager
     def around(self, parameters: list[Any], entry: Clip) -> Iterator[None]:
-        """Around a call that clips the gradients of these parameters."""
+        """Around a call that clips the gradients of these parameters; with an infinite limit it only reads the norm."""
         with self._registry.turns:
             accounts = self._registry.accounts_of(parameters)
             for account in accounts:
@@ -36,7 +37,7 @@ class Clips:
         with self._local.quietly():
             yield
         with self._registry.turns:
-            for account in _most_concerned(accounts):
+            for account in _most_concerned(accounts) if entry.limit != math.inf else ():
                 self._journal.add(account, replace(entry, location=place))
             for account in accounts:
                 account.look()
@@ -44,5 +45,5 @@ class Clips:
 
 def _most_concerned(accounts: list[Account]) -> list[Account]:
     """Those with a gradient that no step has used, where there are any; else those with any; else all."""
-    fresh = [account for account in accounts if account.lines_of_micro_batch and account.holds_gradient]
+    fresh = [account for account in accounts if account.is_open and account.holds_gradient]
     return fresh or [account for account in accounts if account.holds_gradient] or accounts

@@ -142,6 +142,7 @@ class EpochWatch:
             else:
                 self.journal.add(account, EpochStart(epoch=self.epoch, num_micro_batches=num_micro_batches))
             account.in_epoch = False
+            account.lines_of_micro_batch.clear()
         self.epoch += 1
 
     def _in_loop(self) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gradledger.auditor.recording.averages import Averages
 from gradledger.auditor.recording.backward import Backwards
 from gradledger.auditor.recording.by_hand import ByHand
 from gradledger.auditor.recording.clipping import Clips
 from gradledger.auditor.recording.epochs import EpochWatch
+from gradledger.auditor.recording.evaluations import Evaluations
 from gradledger.auditor.recording.journal import Journal
 from gradledger.auditor.recording.reductions import Reductions
 from gradledger.auditor.recording.registry import Registry
 from gradledger.auditor.recording.scaler import Scalers
-from gradledger.auditor.recording.schedules import Averages, Schedules
+from gradledger.auditor.recording.schedules import Schedules
 from gradledger.auditor.recording.state import ThreadState
 from gradledger.auditor.recording.steps import Steps
 from gradledger.auditor.recording.zeroing import ZeroCalls, Zeros
@@ -40,7 +42,7 @@ class Recorder:
         self.journal = journal = Journal(registry, max_entries, on_full)
         self.epochs = epochs = EpochWatch(registry, journal)
         zeros = Zeros(journal, epochs, local)
-        self.by_hand = by_hand = ByHand(registry, journal, epochs, zeros)
+        self.by_hand = by_hand = ByHand(registry, journal, zeros)
         self.zero_calls = ZeroCalls(registry, zeros, by_hand, local)
         self.reductions = Reductions(registry, journal, by_hand, local)
         self.backwards = Backwards(registry, journal, epochs, zeros, by_hand, self.reductions, local)
@@ -48,7 +50,8 @@ class Recorder:
         self.clips = Clips(registry, journal, by_hand, local)
         self.scalers = Scalers(registry, journal, by_hand, local)
         self.schedules = Schedules(registry, journal)
-        self.averages = Averages(registry, journal)
+        self.evaluations = Evaluations(registry, journal)
+        self.averages = Averages(registry, journal, local)
 
     @property
     def num_updates(self) -> int:
@@ -71,5 +74,6 @@ class Recorder:
         with self.registry.turns:
             for account in self.registry.accounts.values():
                 self.by_hand.settle(account)
+                self.evaluations.ended(account)
             self.registry.release()
             self.backwards.surveys.release()

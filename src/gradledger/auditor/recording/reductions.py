@@ -50,7 +50,7 @@ class Reductions:
     def reduced(self, tensor: Any) -> None:
         """A tensor was reduced over ranks by hand."""
         with self._registry.turns:
-            entry = self._registry.gradients.get(id(tensor))
+            entry = self._registry.gradient_of(tensor)
             if entry is None:
                 return
             account = entry[0]

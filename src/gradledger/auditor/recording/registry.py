@@ -36,6 +36,7 @@ class Registry:
         self.owners: dict[int, list[tuple[Account, int]]] = {}
         self.gradients: dict[int, tuple[Account, int]] = {}
         self.aliases: dict[int, tuple[Any, Account, int, bool]] = {}
+        self._pointers: dict[int, tuple[Account, int]] = {}
         self.on_sharded: Callable[[], None] | None = None
         self._by_optimizer: dict[int, tuple[weakref.ref[Any], Account]] = {}
 
@@ -109,6 +110,7 @@ class Registry:
             owners = [pair for pair in self.owners.pop(identity, []) if pair[0] is not account]
             if owners:
                 self.owners[identity] = owners
+        self._pointers = {key: known for key, known in self._pointers.items() if known[0] is not account}
         for index in (self.gradients, self.aliases):
             for identity in [key for key, known in index.items() if any(part is account for part in known)]:
                 del index[identity]
@@ -123,8 +125,31 @@ class Registry:
             owners = self.owners.setdefault(id(parameter), [])
             if not any(owner is account for owner, _ in owners):
                 owners.append((account, position))
+            self._pointers[parameter.data_ptr()] = account, position
             if parameter.grad is not None:
                 self.gradients[id(parameter.grad)] = (account, position)
+
+    def gradient_of(self, tensor: Any) -> tuple[Account, int] | None:
+        """Whose gradient a tensor is now: one that is gone may have had its identity."""
+        known = self.gradients.get(id(tensor))
+        return known if known is not None and known[0].parameters[known[1]].grad is tensor else None
+
+    def moved(self, parameter: Any) -> None:
+        """A parameter's memory is another one now."""
+        for account, position in self.owners.get(id(parameter), ()):
+            self._pointers[parameter.data_ptr()] = account, position
+
+    def parameter_at(self, tensor: Any) -> Any:
+        """The owned parameter whose memory a tensor shares, from the same place on."""
+        try:
+            pointer = tensor.data_ptr()
+        except RuntimeError:  # no memory of its own, as inside torch.func
+            return None
+        account, position = self._pointers.get(pointer, (None, 0))
+        if account is None or position >= len(account.parameters):
+            return None
+        parameter = account.parameters[position]
+        return parameter if parameter.data_ptr() == pointer and parameter.shape == tensor.shape else None
 
     def accounts_of(self, parameters: Iterable[Any]) -> list[Account]:
         """The accounts that own any of these parameters."""
@@ -157,6 +182,7 @@ class Registry:
         self.owners.clear()
         self.gradients.clear()
         self.aliases.clear()
+        self._pointers.clear()
         self._by_optimizer.clear()
 
     @property

@@ -57,13 +57,13 @@ class Scalers:
             self._seen_by(scaler, account)
             if not local.scaler_stepped:
                 self._journal.add(account, Step(location=user_location(), skipped=True, scaler=True))
-                account.lines_of_micro_batch.clear()
+                account.close_window()
 
     def updated(self, scaler: Any) -> None:
         """``scaler.update``: told to the accounts that it unscaled or stepped, and to those with an open window."""
         with self._registry.turns:
             concerned = self._accounts.pop(id(scaler), {})
-            concerned |= {key: each for key, each in self._registry.accounts.items() if each.lines_of_micro_batch}
+            concerned |= {key: each for key, each in self._registry.accounts.items() if each.is_open}
             for account in concerned.values():
                 self._journal.add(account, ScalerUpdate(location=user_location()))
 

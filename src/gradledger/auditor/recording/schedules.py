@@ -1,20 +1,20 @@
-"""What advances with training beside the weights: learning rates and averages of the weights."""
+"""Learning rate schedules: where they were built, when they advance."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from gradledger.auditor.reading.facts import horizon
 from gradledger.auditor.reading.locations import user_location
 from gradledger.auditor.recording.journal import Journal
 from gradledger.auditor.recording.registry import Registry
-from gradledger.ledger import Average, Location, Schedule
+from gradledger.ledger import Location, Schedule
 
 
 class Schedules:
-    """Schedulers: where they were built, when they advance.
+    """Schedulers of all kinds.
 
     ``on_class`` is told the class of each new scheduler: it may be one of the user's own, not met before.
     """
@@ -46,17 +46,3 @@ class Schedules:
         )
         with self._registry.turns:
             self._journal.add(account, entry)
-
-
-class Averages:
-    """Running averages of the weights."""
-
-    def __init__(self, registry: Registry, journal: Journal) -> None:
-        self._registry = registry
-        self._journal = journal
-
-    def advanced(self, parameters: Iterable[Any]) -> None:
-        """An average took in these weights."""
-        with self._registry.turns:
-            for account in self._registry.accounts_of(parameters):
-                self._journal.add(account, Average(location=user_location()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from gradledger.auditor.reading.loss_graph import Reading
 from gradledger.auditor.recording.account import Account
+from gradledger.auditor.recording.blend import Blend
 from gradledger.ledger import Location, Zero
 
 
@@ -32,6 +34,7 @@ class Surveyed:
 
     num_unowned: int | None = None
     batch_norm: bool | None = None
+    num_rows: int = 0
 
 
 @dataclass(slots=True)
@@ -58,9 +61,16 @@ class ThreadState(threading.local):
         self.backward_depth = 0
         self.quiet = 0
         self.scheduler_depth = 0
+        self.mode_depth = 0
         self.scaler: Any = None
         self.scaler_stepped = False
         self.call: Call | None = None
+        self.blends: dict[int, tuple[weakref.ref[Any], int, Blend]] = {}
+
+    @property
+    def is_watched(self) -> bool:
+        """What happens to tensors now is the program's own doing: not an optimizer's, nor known otherwise."""
+        return not self.quiet and not self.steps
 
     def step_of(self, account: Account) -> RunningStep | None:
         """The innermost running step of an account."""

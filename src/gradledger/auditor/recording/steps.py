@@ -82,7 +82,7 @@ class Steps:
             self._by_hand.settle(account)
         local.steps.remove(running)
         account.look()
-        account.changes = {}
+        account.forget_changes()
         self._registry.index_gradients(account)
         if not running.recorded_inside:
             self._add(running)
@@ -110,7 +110,7 @@ class Steps:
             ),
         )
         account.num_updates += 1
-        account.lines_of_micro_batch.clear()
+        account.close_window()
         account.mark_weights()
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gradledger.auditor.reading.locations import inside_engine, user_location
-from gradledger.auditor.recording.account import Account
+from gradledger.auditor.recording.account import Account, Occasion
 from gradledger.auditor.recording.epochs import EpochWatch
 from gradledger.auditor.recording.journal import Journal
 from gradledger.auditor.recording.registry import Registry
 from gradledger.auditor.recording.state import ThreadState
-from gradledger.ledger import Location, Zero
+from gradledger.ledger import Zero
 
 if TYPE_CHECKING:
     from gradledger.auditor.recording.by_hand import ByHand
@@ -27,26 +28,23 @@ class Zeros:
         self._epochs = epochs
         self._local = local
 
-    def add(
-        self,
-        account: Account,
-        *,
-        location: Location | None,
-        partial: bool,
-        left_loop: bool | None = None,
-        by_engine: bool = False,
-    ) -> None:
+    def occasion(self, account: Account) -> Occasion:
+        """What can only be known while gradients are being zeroed."""
+        exception = sys.exc_info()[1]
+        is_failure = exception is not None and not isinstance(exception, StopIteration)
+        given_up = inside_engine() or (is_failure and id(exception) != account.handled_exception)
+        return Occasion(user_location(), self._epochs.has_left_loop(account), given_up)
+
+    def add(self, account: Account, occasion: Occasion, *, partial: bool) -> None:
         """Record a zeroing; inside a step it belongs after the step, inside a closure it is on purpose."""
         running = self._local.step_of(account)
-        is_open = bool(account.lines_of_micro_batch)
-        given_up = by_engine or account.weights_changed()
-        void = bool(running and running.has_closure) or (is_open and given_up)
-        entry = Zero(location=location, partial=partial, void=void)
+        given_up = account.is_open and (occasion.given_up or account.weights_changed())
+        void = bool(running and running.has_closure) or given_up
+        entry = Zero(location=occasion.location, partial=partial, void=void)
         if running is not None and not running.has_closure and not partial:
             running.zeros.append(replace(entry, void=False))
         else:
-            left = self._epochs.has_left_loop(account) if left_loop is None else left_loop
-            self._epochs.before_zero(account, left)
+            self._epochs.before_zero(account, occasion.left_loop)
             self._journal.add(account, entry)
 
 
@@ -67,17 +65,16 @@ class ZeroCalls:
             accounts = self._registry.accounts_of(parameters)
             for account in accounts:
                 self._by_hand.settle(account)
-        location = user_location()
-        by_engine = inside_engine()
+            occasions = [self._zeros.occasion(account) for account in accounts]
         with self._local.quietly():
             yield
         zeroed = {id(parameter) for parameter in parameters}
         with self._registry.turns:
-            for account in accounts:
+            for account, occasion in zip(accounts, occasions, strict=True):
                 touched = [i for i, p in enumerate(account.parameters) if id(p) in zeroed]
                 had = any(account.held[i] for i in touched)
                 for i in touched:
                     account.held[i] = False
                 account.look()
                 if had or (touched and len(touched) == len(account.parameters)):
-                    self._zeros.add(account, location=location, partial=account.holds_gradient, by_engine=by_engine)
+                    self._zeros.add(account, occasion, partial=account.holds_gradient)

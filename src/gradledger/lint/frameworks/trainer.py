@@ -78,7 +78,8 @@ def _train(machine: Machine, bag: Bag, node: ast.AST) -> None:
         for index in range(min(length, 4 * steps + length % steps)):
             backward(machine, _loss(machine, model, loader.make(index), means_add_up, node), node)
             if (index + 1) % steps == 0 or index == length - 1:
-                machine.record(Clip, node, optimizer=optimizer, by="norm")
+                if given.get("max_grad_norm", 1.0):
+                    machine.record(Clip, node, optimizer=optimizer, by="norm")
                 optimizers.step(machine, optimizer, node, scaler=False)
                 schedulers.schedule(machine, scheduler, node)
                 optimizers.zero(machine, optimizer, node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,11 @@ def _clip_value(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> 
 
 
 def clip(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST, by: str) -> Value:
-    """Gradients are clipped, by norm or by value."""
+    """Gradients are clipped, by norm or by value; with an infinite limit their norm is only read."""
     given = args[0] if args else kwargs.get("parameters")
     limit = tensors.number_or(args[1] if len(args) > 1 else kwargs.get("max_norm", kwargs.get("clip_value")))
+    if limit == math.inf:
+        return Tensor(())
     elements = [given] if isinstance(given, Leaf | Unknown) else list(machine.iterate(given, node))
     leaves = [leaf for element in elements for leaf in modules.leaves_of(element)]
     machine.record(
