@@ -60,9 +60,9 @@ def _steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradledger.planner.planning.optimizer_step_seconds", lambda _: 1e-3)
 
 
-def real_peak(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any, size: int) -> int:
+def real_peak(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any, size: int, **options: Any) -> int:
     """What an update holds at most: all that was there before, its micro-batch, and what it makes."""
-    accumulator = gradledger.Accumulator(model, optimizer)
+    accumulator = gradledger.Accumulator(model, optimizer, **options)
     held = sum(
         t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers(), *(b[:size] for b in batch))
     )
@@ -82,6 +82,26 @@ def test_predicted_memory_is_within_5_percent_of_a_real_update(make: Any, optimi
     for row in found.rows[1:]:  # BatchNorm refuses some single samples
         real = real_peak(model, optimizer_type(model.parameters(), lr=1e-3), batch, row.micro_batch_size)
         assert row.peak_bytes == pytest.approx(real, rel=0.05), row
+
+
+@pytest.mark.usefixtures("_steady_clock")
+@pytest.mark.parametrize("options", [{"checkpointing": True}, {"accumulate_dtype": torch.float64}, {"offload": "cpu"}])
+def test_so_it_is_with_what_saves_memory_and_what_costs_some(options: dict[str, Any]) -> None:
+    model, batch = language()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    found = plan(model, loss_fn, batch, optimizer=optimizer, **options)
+    plain = plan(model, loss_fn, batch, optimizer=optimizer)
+    for row in found.rows[1:]:
+        real = real_peak(model, torch.optim.SGD(model.parameters(), lr=1e-3), batch, row.micro_batch_size, **options)
+        assert row.peak_bytes == pytest.approx(real, rel=0.05), row
+    tight = plan(model, loss_fn, batch, optimizer=optimizer, memory=found.rows[3].peak_bytes, **options)
+    assert not tight.rows[-1].is_measured
+    assert tight.rows[-1].peak_bytes == pytest.approx(found.rows[-1].peak_bytes, rel=0.05)
+    if "checkpointing" in options:
+        assert found.rows[-1].peak_bytes < 0.9 * plain.rows[-1].peak_bytes
+    assert found.gradients.host == (plain.gradients.device if "offload" in options else 0)
+    assert found.gradients.for_accumulate_dtype == (plain.gradients.device if "accumulate_dtype" in options else 0)
+    assert all(parameter.grad_dtype == parameter.dtype for parameter in model.parameters())
 
 
 @pytest.mark.usefixtures("_steady_clock")
@@ -223,6 +243,10 @@ def test_the_command_writes_text_json_and_a_page(target: str, tmp_path: Path) ->
     assert run.exit_code == 0
     assert "do not accumulate" in page.read_text(encoding="utf-8")
     assert CliRunner().invoke(app, ["plan", target, "--memory", "100"]).exit_code == 1
+    run = CliRunner().invoke(app, ["plan", target, "--offload", "cpu"])
+    assert "in host memory, none on the device before the close" in run.output
+    run = CliRunner().invoke(app, ["plan", target, "--checkpointing"])
+    assert "checkpointing=True found no blocks" in str(run.exception)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +276,9 @@ def test_the_plot_shows_both_curves_and_can_be_saved_as_png() -> None:
         f"memory there is ({readable_bytes(found.limit_bytes)})",
     ]
     assert list(drawn.data[1].y) == [row.peak_bytes for row in found.rows]
+    assert (drawn.layout.yaxis2.type, drawn.layout.yaxis2.dtick) == ("log", 1)  # there are gigabytes here
+    near = figure(plan(model, loss_fn, batch, memory=2 * found.rows[-1].peak_bytes))
+    assert (near.layout.yaxis2.type, near.layout.yaxis2.rangemode) == (None, "tozero")
     page = as_html(found)
     assert '"format": "png"' in page
     assert "<script src=" not in page

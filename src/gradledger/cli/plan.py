@@ -13,7 +13,7 @@ import typer
 from gradledger.cli._target import KEYS, call_target
 from gradledger.errors import UserError
 
-_OPTIONS = ("optimizer", "precision", "max_seconds")
+_OPTIONS = ("optimizer", "precision", "accumulate_dtype", "checkpointing", "offload", "max_seconds")
 _NO_FIT_STATUS = 1
 
 
@@ -29,7 +29,8 @@ def plan(
         typer.Argument(
             metavar="MODULE:CALLABLE",
             help="A callable without arguments that returns (model, loss_fn, batch), or a mapping with these and "
-            "optimizer, precision or max_seconds. MODULE is a dotted name or a .py file.",
+            "optimizer, precision, accumulate_dtype, checkpointing, offload or max_seconds. MODULE is a dotted name or "
+            "a .py file.",
         ),
     ],
     effective_batch: Annotated[
@@ -39,6 +40,10 @@ def plan(
     ranks: Annotated[int, typer.Option(help="Predict up to so many ranks.")] = 1,
     bandwidth: Annotated[str, typer.Option(help="Bytes per second of a rank's link, such as 25GB.")] = "10GB",
     latency: Annotated[float, typer.Option(help="Seconds of one step of an all-reduce.")] = 20e-6,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Plan with blocks that are run again in the backward.")
+    ] = False,
+    offload: Annotated[str | None, typer.Option(help="cpu: plan with accumulated gradients in host memory.")] = None,
     output_format: Annotated[_Format, typer.Option("--format", help="text, json or html.")] = _Format.TEXT,
     output: Annotated[Path | None, typer.Option(help="Write to a file instead of standard output.")] = None,
 ) -> None:
@@ -53,6 +58,8 @@ def plan(
     from gradledger.planner.planning import parse_bytes
 
     model, loss_fn, batch = (given.pop(key) for key in KEYS)
+    given |= {"checkpointing": True} if checkpointing else {}
+    given |= {} if offload is None else {"offload": offload}
     made = make_plan(
         model,
         loss_fn,

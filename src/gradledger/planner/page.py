@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from gradledger.engine.memory.limits import readable_bytes
 from gradledger.planner.result import Plan
 
+_LINE = 54  # letters, which a phone has room for
+_MOST_ON_LINEAR_AXIS = 30
 _SPEED, _MEMORY, _CHOICE = "#3b6fb6", "#c8783c", "#2e8b57"
 
 
@@ -65,11 +68,20 @@ def figure(plan: Plan) -> Any:
         title="samples per micro-batch", type="log", tickvals=[row.micro_batch_size for row in plan.rows]
     )
     drawn.update_yaxes(title="samples per second", rangemode="tozero")
-    drawn.update_yaxes(title="bytes", type="log", tickformat="~s", dtick=1, secondary_y=True, showgrid=False)
-    verdict = plan.verdict[0].upper() + plan.verdict[1:]
+    drawn.update_yaxes(title="bytes", **_memory_axis(plan), secondary_y=True, showgrid=False)
+    verdict = wrap(plan.verdict[0].upper() + plan.verdict[1:], _LINE)
     drawn.update_layout(
-        title={"text": f"Effective batch {plan.effective_batch_size}", "subtitle": {"text": verdict}},
+        title={"text": f"Effective batch {plan.effective_batch_size}", "subtitle": {"text": "<br>".join(verdict)}},
         template="plotly_white",
         legend={"orientation": "h"},
+        margin={"t": 92 + 16 * len(verdict)},
     )
     return drawn
+
+
+def _memory_axis(plan: Plan) -> dict[str, Any]:
+    """From zero, where that leaves something to be seen; else by powers of ten."""
+    drawn = [row.peak_bytes for row in plan.rows] + [plan.limit_bytes]
+    if max(drawn) <= _MOST_ON_LINEAR_AXIS * min(drawn):
+        return {"rangemode": "tozero", "tickmode": "auto", "tickformat": ".3~s"}
+    return {"type": "log", "tickformat": "~s", "dtick": 1}

@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradledger.engine.batches.nesting import tensor_leaves
 from gradledger.engine.batches.splitting import BatchSamples, read_samples
 from gradledger.engine.fused import as_accumulated
+from gradledger.engine.memory.accounting import gradient_bytes
+from gradledger.engine.memory.checkpointing import Checkpointing, CheckpointingChoice
 from gradledger.engine.memory.estimating import estimated_peak_bytes
 from gradledger.engine.memory.limits import available_bytes
 from gradledger.engine.memory.measuring import Bench, Cost, optimizer_bytes, optimizer_step_seconds
+from gradledger.engine.memory.offloading import Offload, host_gradients
 from gradledger.engine.memory.sizing import MemoryModel, timed_again
 from gradledger.engine.precision import Precision
 from gradledger.engine.replaying import LossFunction
@@ -40,6 +45,9 @@ def plan(
     num_ranks: int = 1,
     link: Link | None = None,
     precision: str = "32-true",
+    accumulate_dtype: torch.dtype | None = None,
+    checkpointing: CheckpointingChoice = False,
+    offload: Offload | None = None,
     max_seconds: float = 30.0,
 ) -> Plan:
     """Measure memory and time by micro-batch size, and choose.
@@ -55,7 +63,10 @@ def plan(
         memory: Bytes that there are, as a number or as ``"24GB"``; None is what is available here.
         num_ranks: Predict up to so many ranks.
         link: The communication model for ranks.
-        precision: As for the :class:`gradledger.Accumulator`.
+        precision: As for the :class:`gradledger.Accumulator`, and so the next three.
+        accumulate_dtype: The type that gradients accumulate in.
+        checkpointing: Blocks of the model are run again in the backward.
+        offload: Accumulated gradients wait in host memory.
         max_seconds: When measuring has taken so long, larger sizes are predicted.
 
     Raises:
@@ -74,8 +85,10 @@ def plan(
     if effective_batch_size is not None:
         size = _check_count("effective_batch_size", effective_batch_size)
     parameters = _trained(model, optimizer)
-    chosen = Precision(precision, parameters)
-    bench = Bench(model, parameters, loss_fn, chosen.autocast)
+    chosen = Precision(precision, parameters, accumulate_dtype=accumulate_dtype)
+    saving = nullcontext if checkpointing is False else Checkpointing(model, checkpointing).active
+    kept = host_gradients(offload)
+    bench = Bench(model, parameters, loss_fn, chosen.autocast, saving, nullcontext if kept is None else kept.active)
     ranks = _check_count("num_ranks", num_ranks)
     resident = _num_bytes([*model.parameters(), *model.buffers()])
     held = 0 if optimizer is None else _state_held(optimizer)
@@ -85,9 +98,13 @@ def plan(
     fixed = resident + held + coming
     repeated = samples.pick([at % samples.num_samples for at in range(size)])
     measure = _Measurer(bench, model, parameters, repeated, limit - fixed, max_seconds)
-    costs = [measure(each) for each in _doubling(size)]
-    for _ in range(_NUM_MORE_PASSES):
-        costs = measure.again(costs)
+    chosen.prepare(parameters)
+    try:
+        costs = [measure(each) for each in _doubling(size)]
+        for _ in range(_NUM_MORE_PASSES):
+            costs = measure.again(costs)
+    finally:
+        chosen.release(parameters)
     gradients = _num_bytes(parameters)
     costs = [(replace(c, peak_bytes=max(c.peak_bytes, gradients + in_step)), is_measured) for c, is_measured in costs]
     step_seconds = 0.0 if stepping is None else optimizer_step_seconds(stepping)
@@ -99,6 +116,7 @@ def plan(
         limit_bytes=limit,
         fixed_bytes=fixed + gradients,
         gradient_bytes=gradients,
+        gradients=gradient_bytes(parameters, accumulate_dtype=accumulate_dtype, is_offloaded=kept is not None),
         device=str(bench.device),
         ranks=tuple(_ranks(costs, rows, ranks, size, gradients, link, step_seconds)),
         link=link,

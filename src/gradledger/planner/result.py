@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gradledger.engine.memory.accounting import GradientBytes
 from gradledger.engine.memory.limits import readable_bytes
 from gradledger.planner.communication import Link
 
@@ -55,6 +56,7 @@ class Plan:
         limit_bytes: The memory that there is.
         fixed_bytes: What is held whatever the micro-batch: parameters, buffers, gradients, optimizer state.
         gradient_bytes: What an all-reduce moves.
+        gradients: What the gradients of an open window take, and where.
         device: Where it was measured.
         ranks: Predictions for more ranks.
         link: The communication model that they come from.
@@ -65,6 +67,7 @@ class Plan:
     limit_bytes: int
     fixed_bytes: int
     gradient_bytes: int
+    gradients: GradientBytes
     device: str
     ranks: tuple[RankRow, ...]
     link: Link
@@ -83,7 +86,7 @@ class Plan:
             return (
                 f"not even a micro-batch of {least.micro_batch_size} fits: it takes {readable_bytes(least.peak_bytes)} "
                 f"of {readable_bytes(self.limit_bytes)}, {readable_bytes(self.fixed_bytes)} of them before any sample. "
-                "Activation checkpointing, precision='bf16-mixed' or an optimizer with less state would help"
+                "checkpointing=True, precision='bf16-mixed' or an optimizer with less state would help"
             )
         if choice is whole:
             return "your hardware fits the whole batch: do not accumulate"
@@ -109,6 +112,7 @@ class Plan:
             "limit_bytes": self.limit_bytes,
             "fixed_bytes": self.fixed_bytes,
             "gradient_bytes": self.gradient_bytes,
+            "gradients": asdict(self.gradients),
             "device": self.device,
             "rows": [asdict(row) for row in self.rows],
             "ranks": [asdict(row) for row in self.ranks],

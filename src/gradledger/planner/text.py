@@ -69,6 +69,7 @@ def _link(plan: Plan) -> str:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
+    yield f"In an open window {plan.gradients}."
     if not all(row.is_measured for row in plan.rows):
         yield "* predicted: memory by running the same operations without data, time from the largest measured size."
 

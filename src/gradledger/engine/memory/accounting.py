@@ -41,7 +41,11 @@ class GradientBytes:
 
 
 def gradient_bytes(
-    parameters: Sequence[Tensor], *, accumulate_dtype: torch.dtype | None, is_offloaded: bool, is_dropping: bool
+    parameters: Sequence[Tensor],
+    *,
+    accumulate_dtype: torch.dtype | None,
+    is_offloaded: bool,
+    is_dropping: bool = False,
 ) -> GradientBytes:
     """What the gradients of these parameters take.
 

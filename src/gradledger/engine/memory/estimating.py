@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,14 +33,16 @@ def estimated_peak_bytes(
     """
     snapshot = Snapshot(model, bench.device)
     trained = {id(parameter) for parameter in parameters}
-    places = {name for name, parameter in model.named_parameters() if id(parameter) in trained}
+    originals = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in trained}
     try:
         with bench.saving():  # a copy that is made inside saves as well
             mode = FakeTensorMode()
             with FakeCopyMode(mode):
                 shadow = copy.deepcopy(model)
             inputs = map_tensors(micro_batch, lambda leaf: mode.from_tensor(leaf))
-            wanted = [parameter for name, parameter in shadow.named_parameters() if name in places]
+            shadows = {name: parameter for name, parameter in shadow.named_parameters() if name in originals}
+            _accumulate_alike(originals, shadows)
+            wanted = list(shadows.values())
             with bench.keeping(wanted), mode, MemoryTracker() as tracker:
                 for _ in range(num_runs):
                     bench.run(shadow, wanted, inputs)
@@ -49,3 +51,10 @@ def estimated_peak_bytes(
         return None
     finally:
         snapshot.restore()
+
+
+def _accumulate_alike(originals: Mapping[str, Tensor], shadows: Mapping[str, Tensor]) -> None:
+    """Let gradients of the copies accumulate in the type that those of the parameters do."""
+    for name, original in originals.items():
+        if hasattr(Tensor, "grad_dtype") and original.grad_dtype != original.dtype:
+            shadows[name].grad_dtype = original.grad_dtype

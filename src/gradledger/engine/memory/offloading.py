@@ -23,7 +23,7 @@ Offload = Literal["cpu"]
 _MOST_IN_FLIGHT = 2
 
 
-def host_gradients(offload: Any, non_finite: str) -> HostGradients | None:
+def host_gradients(offload: Any, non_finite: str = "raise") -> HostGradients | None:
     """Where gradients are kept; None for beside their parameters.
 
     Raises:
