@@ -67,6 +67,10 @@ FOUND = {
     "zeroed twice": ([MEAN, STEP, ZERO, Zero(location=Location("train.py", 99))], ["redundant-zero"]),
     "not divided": ([MEAN, MEAN, STEP, ZERO], ["unnormalized-loss"]),
     "divided too often": ([replace(MEAN, scale=1 / 16, factors=(0.25, 0.25))] * 4 + [STEP], ["double-normalized-loss"]),
+    "sums divided by the window's units and again": (
+        [replace(SUM, scale=1 / 128, factors=(0.25, 1 / 32)), *[replace(SUM, factors=(0.25, 1 / 32))] * 3, STEP],
+        ["double-normalized-loss"],
+    ),
     "divided again by hand": ([*WINDOW[:4], Adjust(factor=0.25), STEP], ["double-normalized-loss"]),
     "divided by a trainer that never accumulates": (
         [replace(QUARTER, trainer_steps=4), STEP, ZERO] * 3,
@@ -121,6 +125,14 @@ LEFT_ALONE = {
     "carry-over of exactly K": [*WINDOW, QUARTER, QUARTER, EPOCH, QUARTER, QUARTER, STEP, ZERO],
     "an open window that was saved goes on": [ZERO, Adjust(), QUARTER, QUARTER, STEP, ZERO, *WINDOW],
     "sums": [SUM, SUM, STEP, ZERO],
+    "sums divided by the window's units": [*[replace(SUM, factors=(1 / 32,))] * 4, STEP, ZERO],
+    "sums of unlike units multiplied back": [
+        replace(SUM, factors=(0.25, 1 / 14, 4.0)),
+        replace(SUM, factors=(0.25, 1 / 14, 4.0), weight=2.0),
+        *[replace(SUM, factors=(0.25, 1 / 14, 4.0), weight=2.0)] * 2,
+        STEP,
+        ZERO,
+    ],
     "sums divided by hand": [SUM, SUM, Adjust(factor=1 / 16), STEP, ZERO],
     "means divided by hand": [MEAN, MEAN, Adjust(factor=0.5), STEP, ZERO],
     "divided by an unknown number": [MEAN, MEAN, Adjust(), STEP, ZERO],

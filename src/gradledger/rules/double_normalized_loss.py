@@ -2,7 +2,8 @@
 
 The helper divides and the loop divides, or the loop divides and a framework does it again: a window of K holds 1/K of
 the large batch's gradient. Training looks calm and is slow. The same where the gradients are divided after every
-micro-batch: the first one of a window is divided K times, the last one once.
+micro-batch: the first one of a window is divided K times, the last one once. And where sums are divided by all units
+of the window (its tokens), and then by its micro-batches too.
 
 In windows of two, one half may belong to the loss (half a squared error, the mean of two terms). There the rule speaks
 where it cannot: for a cross entropy that was divided by two, twice.
@@ -15,8 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from gradledger.ledger import Adjust
-from gradledger.rules._books import Books, Series, between_backwards, strip
+from gradledger.ledger import Adjust, Backward, Location
+from gradledger.rules._books import Books, Series, between_backwards, num_micro_batches, strip
 from gradledger.rules._registry import Cause
 from gradledger.rules._scaling import Scaling, is_share, scalings
 
@@ -34,6 +35,7 @@ def check(books: Books) -> Iterator[Cause]:
                 yield _cause_inside(series, scaling, inside)
             elif _is_divided_twice(scaling):
                 yield _cause(series, scaling)
+        yield from _check_sums(series)
 
 
 def _is_divided_twice(scaling: Scaling) -> bool:
@@ -74,6 +76,35 @@ def _cause_inside(series: Series, scaling: Scaling, inside: list[Adjust]) -> Cau
         account=series.account,
         evidence=(strip(scaling.window.entries, *inside),),
     )
+
+
+def _check_sums(series: Series) -> Iterator[Cause]:
+    for window in series.closed:
+        size = num_micro_batches(window)
+        if size <= 2 or any(isinstance(entry, Adjust) for entry in window.body):
+            continue
+        lines: dict[Location | None, list[Backward]] = {}
+        for backward in window.consumed:
+            lines.setdefault(backward.location, []).append(backward)
+        for backwards in lines.values():
+            num_units = math.fsum(backward.weight or 0.0 for backward in backwards)
+            if all(_is_share_divided_again(backward, size, num_units) for backward in backwards):
+                yield Cause(
+                    location=backwards[0].location,
+                    message=f"The gradient is {1 / size:.4g} × the mean: sums were divided by the window's "
+                    f"{num_units:g} {backwards[0].unit}, and once more by its {size} micro-batches.",
+                    update=backwards[0].update,
+                    account=series.account,
+                    evidence=(strip(window.entries, *backwards),),
+                )
+
+
+def _is_share_divided_again(backward: Backward, size: int, num_units: float) -> bool:
+    if backward.reduction != "sum" or not backward.factors or backward.weight is None:
+        return False
+    if not any(is_share(factor, size) for factor in backward.factors):
+        return False
+    return math.isclose(math.prod(backward.factors) * size * num_units, 1.0, rel_tol=1e-3)
 
 
 BAD = """

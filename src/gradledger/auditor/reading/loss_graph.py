@@ -211,7 +211,8 @@ def _read_own_division(sizes: tuple[int, ...], reading: Reading) -> None:
     divisor = 1 / factors[-1].value
     own_counts = (*sizes, math.prod(sizes), reading.weight or 0)
     is_own_count = any(math.isclose(divisor, count) for count in own_counts if count > 1)
-    is_divided_again = any(_is_whole_share(factor) for factor in factors[:-1])
+    # More than there are of its own units are the whole window's.
+    is_divided_again = divisor <= max(own_counts) and any(_is_whole_share(factor) for factor in factors[:-1])
     if is_own_count or is_divided_again:
         reading.reduction, reading.weight, reading.factors = "mean", divisor, factors[:-1]
 
