@@ -17,12 +17,26 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import fully_shard
 
 import gradledger
-from gradledger.integrations import accelerate
+from gradledger.integrations import accelerate, fabric
 from gradledger.integrations.auditing import audited
 from integrations import trainers
-from integrations.tasks import TASKS, Run, Task, micro_batches, whole_batches
+from integrations.tasks import (
+    CLIP_NORM,
+    STEPS,
+    TASKS,
+    Run,
+    Task,
+    made,
+    micro_batches,
+    optimizer_of,
+    schedule_of,
+    whole_batches,
+)
 
 NUM_RANKS = 2
 OF_RANKS = [micro_batches(seed=1), micro_batches((2, 3, 1, 4, 2, 6, 1, 1), seed=2)]
@@ -52,6 +66,36 @@ def with_accelerate(rank: int) -> dict[str, Any]:
 def with_fabric(rank: int) -> dict[str, Any]:
     task = on_rank("tokens, own sum", rank, UNEVEN)
     return compared("tokens, own sum", trainers.with_fabric(task, exact=True, strategy="ddp", devices=2), UNEVEN)
+
+
+def with_fabric_and_shards(rank: int) -> dict[str, Any]:
+    """FSDP2, by the only way that Fabric has to it on a CPU."""
+    task, norms = on_rank("tokens, own sum", rank, UNEVEN), []
+    strategy = ModelParallelStrategy(shard, data_parallel_size=NUM_RANKS, tensor_parallel_size=1)
+    own = Fabric(accelerator="cpu", devices=NUM_RANKS, strategy=strategy)
+    own.launch()
+    model = own.setup_module(made())
+    plain_optimizer = optimizer_of(model)
+    schedule, optimizer = schedule_of(plain_optimizer), own.setup_optimizers(plain_optimizer)
+    batches = fabric.ExactWindows(own, task.micro_batches, steps=STEPS, weight=task.weight)
+    for _ in range(2):
+        for micro_batch in batches:
+            with own.no_backward_sync(model, enabled=batches.is_accumulating):
+                batches.backward(task.of(model, micro_batch))
+            if not batches.is_accumulating:
+                norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM).full_tensor().item())
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+    whole = made()
+    for parameter, sharded in zip(whole.parameters(), model.parameters(), strict=True):
+        parameter.data = sharded.full_tensor().detach()
+    return compared("tokens, own sum", Run(whole, [], norms), UNEVEN)
+
+
+def shard(model: Any, mesh: Any) -> Any:
+    fully_shard(model.hidden, mesh=mesh["data_parallel"])
+    return fully_shard(model, mesh=mesh["data_parallel"])
 
 
 def with_lightning(rank: int) -> dict[str, Any]:
@@ -98,6 +142,7 @@ def audited_together(rank: int) -> list[str]:
 CASES: dict[str, Callable[[int], Any]] = {
     "accelerate": with_accelerate,
     "fabric": with_fabric,
+    "fabric, sharded": with_fabric_and_shards,
     "lightning": with_lightning,
     "hf trainer": with_hf_trainer,
     "one rank cannot count": one_rank_cannot_count,

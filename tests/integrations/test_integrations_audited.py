@@ -37,7 +37,7 @@ def slugs(findings):
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-@pytest.mark.parametrize("task", [*TASKS.values(), SHORT_TAIL], ids=[*TASKS, "short tail"])
+@pytest.mark.parametrize("task", [TASKS["tokens, own sum"], SHORT_TAIL], ids=["tokens", "short tail"])
 def test_an_exact_loop_is_clean(trainer, task):
     with gradledger.audit() as auditor:
         TRAINERS[trainer](task, exact=True)

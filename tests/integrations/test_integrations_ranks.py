@@ -22,7 +22,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["accelerate", "fabric", "lightning", "hf trainer"])
+@pytest.mark.parametrize("trainer", ["accelerate", "fabric", "fabric, sharded", "lightning", "hf trainer"])
 def test_updates_are_those_of_the_whole_batch_of_all_ranks(results, trainer):
     for of_rank in results:
         assert isinstance(of_rank[trainer], dict), of_rank[trainer]
