@@ -62,6 +62,13 @@ def recovery_table(result: dict[str, Any]) -> str:
     return f"## {title}\n\n" + "\n".join(lines)
 
 
+def saving_table(result: dict[str, Any]) -> str:
+    lines = ["| | peak memory | times the plain peak | times the plain update's time |", "|---|---|---|---|"]
+    for name, row in result["table"].items():
+        lines.append(f"| {name} | {row['peak_bytes'] / 1e6:.1f} MB | {row['peak_ratio']:.2f} | {row['ratio']:.2f} |")
+    return "## Activation checkpointing of a small transformer\n\n" + "\n".join(lines)
+
+
 def planning_table(result: dict[str, Any]) -> str:
     lines = ["| model | recommended micro-batch | part of the best measured throughput |", "|---|---|---|"]
     for name, row in result["table"].items():
@@ -79,12 +86,17 @@ def machine_line(result: dict[str, Any]) -> str:
 
 def page() -> str:
     sections = [HEAD.rstrip()]
-    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "planning"):
+    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "saving", "planning"):
         path = RESULTS / f"{name}.json"
         if not path.exists():
             continue
         result = json.loads(path.read_text(encoding="utf-8"))
-        special = {"growth": growth_table, "recovery": recovery_table, "planning": planning_table}
+        special = {
+            "growth": growth_table,
+            "recovery": recovery_table,
+            "saving": saving_table,
+            "planning": planning_table,
+        }
         body = special[name](result) if name in special else ratio_table(name, result)
         sections += [body, machine_line(result)]
     return "\n\n".join(sections) + "\n"

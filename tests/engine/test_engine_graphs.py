@@ -131,6 +131,28 @@ def test_few_micro_batches_are_rehearsed_too(size: int) -> None:
     assert_alike(train(True, size=size), train(False, size=size))
 
 
+def test_a_capture_sees_no_casts_of_parameters_from_before() -> None:
+    """A graph would use them for ever: what is cast is cast inside of it, where the cache is off."""
+    seen: list[bool] = []
+
+    class Watching(FixedMemory):
+        def record(self, run: Callable[[], None]) -> Callable[[], None]:
+            seen.clear()
+            replay = super().record(run)
+            assert len(seen) == 3
+            assert not any(seen)
+            return replay
+
+    def watched(model: nn.Module, batch: Any) -> Tensor:
+        seen.append(torch.is_autocast_cache_enabled())
+        return loss_fn(model, batch)
+
+    accumulator, recording = make(True, Watching, precision="bf16-mixed")
+    for batch in data(2):
+        accumulator.update(batch, watched, micro_batch_size=8)
+    assert recording.num_records == 1
+
+
 def test_a_graph_that_overwrites_gradients_is_found_out() -> None:
     with pytest.raises(UserError, match="of its norm away from the one that is computed as usual"):
         train(True, recorder=Overwriting)
