@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradledger.engine.batches.nesting import tensor_leaves
+from gradledger.engine.batches.nesting import tensor_leaves, to_device
 from gradledger.engine.batches.splitting import BatchSamples, read_samples
 from gradledger.engine.fused import as_accumulated
 from gradledger.engine.memory.accounting import gradient_bytes
@@ -57,7 +57,7 @@ def plan(
     Args:
         model: On the device to plan for.
         loss_fn: ``loss_fn(model, micro_batch)`` gives the mean loss of a micro-batch.
-        batch: Samples as long as they get; they are repeated where the effective batch has more.
+        batch: Samples as long as they get, on any device; they are repeated where the effective batch has more.
         effective_batch_size: Samples of one update over all ranks; None is the batch's.
         optimizer: Its state and its step are counted; None counts neither.
         memory: Bytes that there are, as a number or as ``"24GB"``; None is what is available here.
@@ -105,6 +105,7 @@ def plan(
             costs = measure.again(costs)
     finally:
         chosen.release(parameters)
+    fixed += bench.lasting_bytes or 0
     gradients = _num_bytes(parameters)
     costs = [(replace(c, peak_bytes=max(c.peak_bytes, gradients + in_step)), is_measured) for c, is_measured in costs]
     step_seconds = 0.0 if stepping is None else optimizer_step_seconds(stepping)
@@ -145,7 +146,7 @@ class _Measurer:
         self._is_over = False
 
     def __call__(self, size: int) -> tuple[Cost, bool]:
-        micro_batch = self._samples.pick(self._samples.indices[:size]).micro_batch()
+        micro_batch = self._micro_batch(size)
         inputs = _num_bytes([leaf for _, leaf in tensor_leaves(micro_batch)])
         self._is_over = self._is_over or self._will_not_do(size)
         num_bytes = seconds = None
@@ -172,7 +173,11 @@ class _Measurer:
     def _seconds_if_there_is_time(self, size: int) -> float | None:
         if time.perf_counter() > self._deadline:
             return None
-        return self._bench.seconds(self._samples.pick(self._samples.indices[:size]).micro_batch())
+        return self._bench.seconds(self._micro_batch(size))
+
+    def _micro_batch(self, size: int) -> Any:
+        """On the model's device, as an accumulator brings it there."""
+        return to_device(self._samples.pick(self._samples.indices[:size]).micro_batch(), self._bench.device)
 
     def _will_not_do(self, size: int) -> bool:
         if not self._costs:

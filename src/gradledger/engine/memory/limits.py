@@ -62,8 +62,10 @@ def release(error: BaseException, device: torch.device, *, is_handled: bool = Tr
 def available_bytes(device: torch.device) -> int:
     """The bytes that can still be allocated: free memory, or what a limit on the process leaves of it."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free, total = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        share = int(torch.cuda.get_per_process_memory_fraction(device) * total) - reserved
+        return max(0, min(free, share) + reserved - torch.cuda.memory_allocated(device))
     bounds = [_free_in_machine(), *_left_by_resource_limits(), *_left_by_cgroup()]
     return max(0, min(bound for bound in bounds if bound is not None))
 
