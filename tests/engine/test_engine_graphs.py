@@ -297,6 +297,16 @@ def test_a_cpu_has_no_graphs_and_inputs_must_be_where_the_graph_is() -> None:
         accumulator.update(data(1)[0], loss_fn, micro_batch_size=8)
 
 
+def test_no_graph_of_a_loss_outlives_its_run() -> None:
+    """Its nodes would belong to the stream of a warm-up, and take the backward out of the capture."""
+    made = network(Fault())
+    accumulator = gradledger.Accumulator(made, torch.optim.SGD(made.parameters(), lr=0.1))
+    accumulator._graphs = GraphedUpdates(accumulator, FixedMemory(made))
+    for _ in range(2):
+        accumulator.update(data(1)[0], loss_fn, micro_batch_size=8)
+    assert accumulator._graphs._known.captured.loss.grad_fn is None
+
+
 def test_sparse_gradients_are_refused() -> None:
     model = nn.Sequential(nn.Embedding(5, 2, sparse=True), nn.Flatten(), nn.Linear(4, 1))
     accumulator = gradledger.Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1))
@@ -348,3 +358,10 @@ def test_on_a_gpu_a_loss_that_waits_for_a_value_is_explained() -> None:
     accumulator.update(data(1)[0], waiting, micro_batch_size=8)
     with pytest.raises(UserError, match="cannot be captured"):
         accumulator.update(data(1)[0], waiting, micro_batch_size=8)
+
+    usual = gradledger.Accumulator(model, accumulator.optimizer, device="cuda")  # training can go on without
+    held = []
+    for _ in range(4):
+        usual.update(data(1)[0], loss_fn, micro_batch_size=8)
+        held.append(torch.cuda.memory_allocated())
+    assert held[-1] == held[1]

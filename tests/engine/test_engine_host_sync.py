@@ -143,6 +143,7 @@ def _errors_on_sync() -> Iterator[None]:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.usefixtures("_errors_on_sync")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize(("body", "options", "at_close"), CASES, ids=lambda value: getattr(value, "__name__", None))
 def test_on_a_gpu_torch_sees_no_sync_in_a_window(body: Any, options: dict[str, Any], at_close: int) -> None:
     torch.manual_seed(0)

@@ -34,6 +34,7 @@ def test_a_run_that_was_stopped_anywhere_goes_on_bitwise(tmp_path: Any, precisio
         assert came_to(again, tmp_path / str(number)) == expected, event
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
 def test_compiled_windows_are_compiled_once_for_full_micro_batches_and_tails() -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

@@ -51,7 +51,8 @@ class Account:
         self._ungradiented: list[tuple[str, Tensor]] = []
         self.fence: list[Tensor] | None = None
         self._foreign: list[Tensor] = []
-        self._neighbours: tuple[int, ...] = ()
+        self.neighbours: tuple[int, ...] = ()
+        """The other accounts that there were when the last window opened."""
         self._reaches_foreign: bool | None = None
         self._guard_optimizer()
         key = id(self)
@@ -210,9 +211,9 @@ class Account:
 
     def _meet(self, others: list[Account]) -> None:
         neighbours = tuple(id(other) for other in others)
-        if neighbours == self._neighbours:
+        if neighbours == self.neighbours:
             return
-        self._neighbours = neighbours
+        self.neighbours = neighbours
         self._reaches_foreign = None
         own = {id(parameter) for parameter in self.parameters}
         self._foreign = [p for other in others for p in other.parameters if id(p) not in own]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
@@ -40,11 +41,27 @@ class CudaRecorder:
             for _ in range(_NUM_WARM_UPS):
                 run()
         current.wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a loader's thread may pin memory meanwhile
-            run()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        state = generator.clone_state()
+        try:
+            # a loader's thread may pin memory meanwhile
+            with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
+                run()
+        except BaseException:
+            self._end(pool)
+            generator.graphsafe_set_state(state)
+            raise
         replay: Callable[[], None] = graph.replay
         return replay
+
+    def _end(self, pool: tuple[int, int]) -> None:
+        """End a capture that failed: torch itself leaves the generator and the allocator as if it were still going on.
+
+        The next dropout would raise then, and memory that two streams have used would never be freed.
+        """
+        with suppress(RuntimeError):  # torch has ended it
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
 
 
 class Captured:
@@ -79,7 +96,8 @@ class Captured:
             if self._seed is None:
                 self._seed = torch.ones_like(loss)
             send_back(loss, self._seed)
-            self._losses[:] = [loss]
+            # Without its graph, which would keep nodes that belong to this run's stream; seen as one that has one.
+            self._losses[:] = [loss.detach().requires_grad_()]
 
         self.attach()
         self._replay = recorder.record(run)

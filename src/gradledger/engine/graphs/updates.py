@@ -75,12 +75,12 @@ class GraphedUpdates:
             UserError: Forward and backward cannot be captured, or replays come to something else.
         """
         accumulator = self._accumulator
-        fence = accumulator._account.fence
+        fence, neighbours = accumulator._account.fence, accumulator._account.neighbours
         key = (
             batch_key(window._micro_batches[0]),
             function_key(loss_fn),
             model_key(accumulator.model, accumulator._account.parameters),
-            None if fence is None else tuple(map(id, fence)),
+            (neighbours, None if fence is None else tuple(map(id, fence))),
         )
         self._is_used = False
         if self._known is None or self._known.key != key:
