@@ -52,6 +52,27 @@ WHOLE_BATCH: dict[str, Rewriting] = {
         ("drop_last=True", "drop_last=False"),
     ],
     "boundary_by_negation": [("k = 3", "k = 1"), ("torch.randn(9, 5, 4)", "torch.randn(9, 5, 4).reshape(3, 15, 4)")],
+    "contrastive_cached_features": [("accum_freq=4", "accum_freq=1"), ("batch_size=4", "batch_size=16")],
+    "contrastive_cached_ntxent": [
+        (
+            "    with torch.no_grad",
+            "    chunks = [tuple(torch.cat(parts) for parts in zip(*chunks))]\n    with torch.no_grad",
+        ),
+        ("slice(i * N, (i + 1) * N)", "slice(None)"),
+    ],
+    "contrastive_cached_one_sided": [
+        (
+            "    with torch.no_grad",
+            "    views = [tuple(torch.cat(parts) for parts in zip(*views))]\n    with torch.no_grad",
+        )
+    ],
+    "contrastive_cached_sigmoid": [
+        (
+            "    with torch.no_grad",
+            "    batches = [tuple(torch.cat(parts) for parts in zip(*batches))]\n    with torch.no_grad",
+        )
+    ],
+    "contrastive_cached_triplet_margin": [(".split(4)", ".split(12)"), ("for i in range(3)", "for i in range(1)")],
     "contrastive_two_passes": [("chunk = 4", "chunk = 16")],
     "ddp_exit_stack": [("steps = 3", "steps = 1"), ("torch.randn(9, 4, 6)", "torch.randn(9, 4, 6).reshape(3, 12, 6)")],
     "ddp_nullcontext_ternary": [
@@ -59,6 +80,11 @@ WHOLE_BATCH: dict[str, Rewriting] = {
         ("batch_size=4", "batch_size=12"),
     ],
     "distillation_teacher": [("accum = 2.0, 0.7, 2", "accum = 2.0, 0.7, 1"), ("batch_size=8", "batch_size=16")],
+    "dpo_pairs": [
+        ("grad_accum, beta = 4", "grad_accum, beta = 1"),
+        ("slice(mb * 4, mb * 4 + 4)", "slice(0, 16)"),
+        (".split(4)", ".split(16)"),
+    ],
     "engine_facade": [
         ('"gradient_accumulation_steps": 4', '"gradient_accumulation_steps": 1'),
         ("torch.randn(8, 5, 6)", "torch.randn(8, 5, 6).reshape(2, 20, 6)"),
@@ -79,6 +105,7 @@ WHOLE_BATCH: dict[str, Rewriting] = {
         ("x = torch.randn(6, 4)", "x = torch.cat([torch.randn(6, 4), torch.randn(6, 4)])"),
         ("* 0.5", "* 1.0"),
     ],
+    "grpo_group_sums": [("num_generations, micro, mu = 8, 2, 2", "num_generations, micro, mu = 8, 8, 2")],
     "helper_functions": [("steps = 2, 4", "steps = 2, 1"), ("batch_size=8", "batch_size=32")],
     "hf_exact_trainer": [
         ("gradient_accumulation_steps=4", "gradient_accumulation_steps=1"),
@@ -87,6 +114,11 @@ WHOLE_BATCH: dict[str, Rewriting] = {
     "hf_trainer_token_weighted": [
         ("gradient_accumulation_steps=3", "gradient_accumulation_steps=1"),
         ("per_device_train_batch_size=2", "per_device_train_batch_size=6"),
+    ],
+    "implicit_layer_custom_function": [
+        ("torch.randn(8, 5, 4)", "torch.randn(8, 5, 4).reshape(4, 10, 4)"),
+        ("/ 2).backward", "/ 1).backward"),
+        ("n % 2 == 0", "True"),
     ],
     "kfold_new_model_each": [("accum=4", "accum=1"), ("batch_size=4", "batch_size=16")],
     "lbfgs_closure": [("X.chunk(3), Y.chunk(3)", "X.chunk(1), Y.chunk(1)")],
@@ -118,6 +150,7 @@ WHOLE_BATCH: dict[str, Rewriting] = {
     ],
     "modulo_before_increment": [("k = 5", "k = 1"), ("batch_size=4", "batch_size=20")],
     "muon_like_two_optimizers": [("grad_accum_steps = 3", "grad_accum_steps = 1"), ("batch_size=4", "batch_size=12")],
+    "nerf_ray_chunks": [("chunk, decay = 22, 8", "chunk, decay = 22, 22")],
     "noam_wrapped_optimizer": [("update_freq = 2", "update_freq = 1"), ("(12, 3, 7))", "(12, 3, 7)).reshape(6, 6, 7)")],
     "noisy_gradients": [("for x in micro:", "for x in [torch.cat(micro)]:"), ("/ n_micro).backward", "/ 1).backward")],
     "non_finite_micro_batch_left_out": [

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from gradledger.auditor.reading.saved import saved
 from gradledger.ledger import Reduction
 
 SCALER_MARK = "gradledger.scaler"
@@ -34,7 +35,7 @@ _MAX_DEPTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """A constant that multiplies the loss."""
+    """A constant that multiplies the loss, without its sign: a loss that is maximised balances as well."""
 
     value: float
     is_division: bool
@@ -67,13 +68,9 @@ class Reading:
         if self.factors is not None:
             self.factors = None if factor is None else [*self.factors, factor]
 
-    def leave_open_beyond(self, num_rows: int) -> None:
-        """The loss compares more samples than its graph leads to: the others are a cache of the window's features.
-
-        Each backward then brings its part of one loss over the whole window, and the parts add up.
-        """
-        if self.weight is not None and self.weight > num_rows:
-            self.coupled, self.reduction = False, None
+    def leave_open(self) -> None:
+        """The loss is over the whole window: each backward brings its part of it, and the parts add up."""
+        self.coupled, self.reduction = False, None
 
     @property
     def values(self) -> tuple[float, ...] | None:
@@ -135,8 +132,7 @@ def _read(node: Any, reading: Reading, scaled: bool, depth: int = 0) -> Reading:
 
 
 def _operand(node: Any, paths: list[Any], *, is_division: bool) -> Factor | None:
-    constant = node._saved_other if paths[0] is not None else node._saved_self
-    return _constant(constant, is_division)
+    return _constant(saved(node, "other" if paths[0] is not None else "self"), is_division)
 
 
 def _constant(constant: Any, is_division: bool) -> Factor | None:
@@ -147,7 +143,7 @@ def _constant(constant: Any, is_division: bool) -> Factor | None:
         constant = constant.item()
     if not isinstance(constant, int | float) or (is_division and constant == 0):
         return None
-    return Factor(1 / constant if is_division else float(constant), is_division)
+    return Factor(abs(1 / constant if is_division else float(constant)), is_division)
 
 
 def _is_reduction_of_one(node: Any, name: str) -> bool:
@@ -177,20 +173,24 @@ def _read_loss_function(node: Any, name: str, reading: Reading) -> None:
     if name.startswith("NllLoss"):
         _read_nll(node, name, reading)
     else:
-        reading.weight = float(node._saved_self.numel())
+        outputs = saved(node, "self")
+        reading.weight = None if outputs is None else float(outputs.numel())
         reading.unit = "elements"
-    if reading.reduction == "sum":
-        _read_own_division(tuple(node._saved_target.shape), reading)
+    target = saved(node, "target")
+    if reading.reduction == "sum" and target is not None:
+        _read_own_division(tuple(target.shape), reading)
 
 
 def _read_nll(node: Any, name: str, reading: Reading) -> None:
-    target = node._saved_target
-    per_position = name.startswith("NllLoss2D") or node._saved_self.dim() > 2
+    logits, target, total = saved(node, "self"), saved(node, "target"), saved(node, "total_weight")
+    if logits is None or target is None:
+        return
+    per_position = name.startswith("NllLoss2D") or logits.dim() > 2
     reading.unit = "tokens" if per_position else "samples"
-    if node._saved_weight is None:  # class weights make the denominator another quantity
-        total = node._saved_total_weight
-        reading.weight = total.item() if total.device.type == "cpu" else None
-    reading.coupled = _labels_are_positions(node._saved_self, target)
+    # Class weights make the denominator another quantity.
+    if node._raw_saved_weight.data is None and total is not None and total.device.type == "cpu":
+        reading.weight = total.item()
+    reading.coupled = _labels_are_positions(logits, target)
 
 
 def _labels_are_positions(logits: Any, target: Any) -> bool:

@@ -19,7 +19,7 @@ from gradledger.auditor.recording.epochs import EpochWatch
 from gradledger.auditor.recording.journal import Journal
 from gradledger.auditor.recording.reductions import Reductions
 from gradledger.auditor.recording.registry import Registry
-from gradledger.auditor.recording.state import Call, ThreadState
+from gradledger.auditor.recording.state import Call, Surveyed, ThreadState
 from gradledger.auditor.recording.surveys import RetainedGraphs, Surveys
 from gradledger.auditor.recording.zeroing import Zeros
 from gradledger.ledger import Backward, Location
@@ -93,8 +93,8 @@ class Backwards:
         if retained:
             self.retained.keep(roots, self.num_calls)
         surveyed = self.surveys.of(roots, location)
-        if reading.coupled and surveyed.num_rows:
-            reading.leave_open_beyond(surveyed.num_rows)
+        if _has_cache(reading, surveyed):
+            reading.leave_open()
         return Call(
             self.num_calls, location, reading, retained, reuses, is_finite(losses), surveyed, steps_of_trainer()
         )
@@ -179,3 +179,12 @@ class Backwards:
             account.num_micro_batches += 1
             lines.clear()
         lines.add(call.location)
+
+
+def _has_cache(reading: Reading, surveyed: Surveyed) -> bool:
+    """The loss may compare more samples than its graph leads to: features of the window, computed beforehand."""
+    num_rows = surveyed.num_rows
+    is_larger = num_rows is None or reading.weight is None or 0 < num_rows < reading.weight
+    if reading.coupled:
+        return surveyed.joins_cache or surveyed.fills_cache or is_larger
+    return surveyed.joins_cache or (surveyed.fills_cache and is_larger)

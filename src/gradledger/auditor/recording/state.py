@@ -34,7 +34,9 @@ class Surveyed:
 
     num_unowned: int | None = None
     batch_norm: bool | None = None
-    num_rows: int = 0
+    num_rows: int | None = None
+    joins_cache: bool = False
+    fills_cache: bool = False
 
 
 @dataclass(slots=True)

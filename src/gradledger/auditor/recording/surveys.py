@@ -36,7 +36,13 @@ class Surveys:
         if found is not None:
             num_unowned = sum(identity not in self._registry.owners for identity in found.parameters)
             is_sharded = any(account.is_sharded for account in self._registry.accounts.values())
-            surveyed = Surveyed(None if is_sharded else num_unowned, found.batch_norm, found.num_rows)
+            surveyed = Surveyed(
+                None if is_sharded else num_unowned,
+                found.batch_norm,
+                found.num_rows,
+                found.joins_cache,
+                found.fills_cache,
+            )
             before = self._last.get(location)
             if before is not None and found.same_data_as(before):
                 self.lines_of_terms.add(location)

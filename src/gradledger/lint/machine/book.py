@@ -82,6 +82,12 @@ class Book:
         self._close_sweep()
         self._sweep = (kind, location, {leaf}, fields)
 
+    def not_in_vain(self, call: int) -> None:
+        """The graph that a backward call kept was gone through again, though not by a backward."""
+        for event in self.events:
+            if event.kind is Backward and event.fields.get("call") == call:
+                event.fields["retained"] = False
+
     def mark(self) -> int:
         """The position of what happens next."""
         self._close_sweep()

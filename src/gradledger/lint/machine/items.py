@@ -109,3 +109,12 @@ def set_item(machine: Machine, base: Value, key: Value, value: Value, node: ast.
             machine.call(method, [base, key, value], {}, node)
     elif isinstance(base, Grad):
         machine.book.touch(Adjust, base.leaf, machine.location(node), factor=None)
+    elif isinstance(base, Tensor) and isinstance(value, Tensor) and value.leaves:
+        base.become(base.like(leaves=_leaves_after_write(machine, base, value)))
+
+
+def _leaves_after_write(machine: Machine, base: Tensor, value: Tensor) -> frozenset[Leaf]:
+    """Fresh rows in a tensor without a graph are put into a cache; written again, it is a buffer for outputs."""
+    if not base.leaves and not machine.no_grad:
+        return value.leaves | {tensors.window_mark()}
+    return value.leaves | frozenset(leaf for leaf in base.leaves if not leaf.spans_window)

@@ -117,7 +117,7 @@ def _cat(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
         shape = (*first[:at], total, *first[at + 1 :])
     leaves = tensors.joint_leaves(given)
     if dim == 0 and leaves and not machine.no_grad and not all(t.leaves for t in given):
-        leaves |= {Leaf("window", is_pass=True, spans_window=True)}
+        leaves |= {tensors.window_mark()}
     return Tensor(shape, leaves, coupled=any(t.coupled for t in given))
 
 

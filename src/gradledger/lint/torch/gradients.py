@@ -45,7 +45,10 @@ def autograd_grad(machine: Machine, args: Args, kwargs: Kwargs, node: ast.AST) -
     outputs = args[0] if args else kwargs.get("outputs")
     inputs = args[1] if len(args) > 1 else kwargs.get("inputs")
     keeps_graph = kwargs.get("create_graph") is True
-    out = tensors.as_tensor(outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs)
+    all_outputs = outputs if isinstance(outputs, list | tuple) and outputs else [outputs]
+    for mark in tensors.joint_leaves(all_outputs) & machine.retained.keys():
+        machine.book.not_in_vain(machine.retained[mark])
+    out = tensors.as_tensor(all_outputs[0])
     leaves = out.leaves if keeps_graph else frozenset()
     if isinstance(inputs, list | tuple) or not isinstance(inputs, Tensor | Leaf):
         sources = list(machine.iterate(inputs, node)) if inputs is not None else []

@@ -81,7 +81,10 @@ def _units(kind: str, inputs: list[Tensor]) -> tuple[int | None, str]:
         if targets.shape is not None and scores.shape is not None and len(targets.shape) == len(scores.shape) > 1:
             return targets.rows, "samples"  # class probabilities
         return tensors.numel(targets.shape), "samples"
-    if "ctc" in kind.lower() or "triplet" in kind.lower() or "cosine" in kind.lower():
+    if "ctc" in kind.lower():  # its first input is time × samples × classes
+        shape = inputs[0].shape
+        return (shape[1] if shape is not None and len(shape) == 3 else None), "samples"
+    if "triplet" in kind.lower() or "cosine" in kind.lower():
         return inputs[0].rows, "samples"
     shape = inputs[0].shape if len(inputs) < 2 else tensors.broadcast(inputs[0].shape, inputs[1].shape)
     count = tensors.numel(shape)

@@ -16,6 +16,7 @@ from gradledger.lint.machine.values import (
     Context,
     External,
     Function,
+    Grad,
     Leaf,
     Module,
     Native,
@@ -28,7 +29,7 @@ from gradledger.lint.python import builtins, itertools
 from gradledger.lint.torch import data, losses, modules, optimizers, scalers, schedulers, tensors
 from gradledger.lint.torch.creation import CREATION, of_size
 from gradledger.lint.torch.gradients import GRADIENTS, autograd_backward, autograd_grad
-from gradledger.lint.torch.tensor_methods import tensor_method
+from gradledger.lint.torch.tensor_methods import grad_method, tensor_method
 
 if TYPE_CHECKING:
     from gradledger.lint.machine.machine import Machine
@@ -76,8 +77,13 @@ def _call_torch(machine: Machine, name: str, last: str, args: Args, kwargs: Kwar
         machine.book.guessed = True
     if name.startswith("torch.nn.") and last[:1].isupper():
         return modules.layer(machine, last, args, kwargs, node)
+    if isinstance(target := kwargs.get("out"), Grad):
+        tensors.adjust(machine, target.leaf, None, node)
+        return target
     if args and isinstance(args[0], Tensor | Leaf):
         return tensor_method(machine, args[0], last, args[1:], kwargs, node)
+    if args and isinstance(args[0], Grad):
+        return grad_method(machine, args[0], last, args[1:], kwargs, node)
     if last in _SHAPED:
         return of_size(args, kwargs)
     if last == "data_parallel" and len(args) > 1:

@@ -38,6 +38,11 @@ def joint_leaves(values: Any) -> frozenset[Leaf]:
     return empty.union(*(as_tensor(v).leaves for v in values if isinstance(v, Tensor | Leaf)))
 
 
+def window_mark() -> Leaf:
+    """The mark of a tensor that holds rows of the window's other micro-batches beside fresh ones."""
+    return Leaf("window", is_pass=True, spans_window=True)
+
+
 def number_or(value: Value) -> Value:
     """The number that a tensor is known to hold, else the value itself."""
     return value.number if isinstance(value, Tensor) and value.number is not None else value
