@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 from gradledger.train import Run, prepare
 from gradledger.train.data import Data
 from gradledger.train.interrupts import Asked
-from gradledger.train.opening import open_run
+from gradledger.train.opening import load_state, open_run
 from gradledger.train.resuming import check_same, load_run
 
 TERMINATE = Asked(terminate=True)
@@ -52,7 +52,7 @@ def start(output, overrides=(), resume=None, data=None, tell=lambda line: None):
     if resumption is not None:
         check_same(setup.config, resumption)
         tell(resumption.describe())
-        state = None if resumption.checkpoint is None else resumption.checkpoint.load()
+        state = load_state(resumption, setup)
     opened = open_run(setup, resumption, tell)
     return Run(setup, [opened.files], keeper=opened.keeper), state
 

@@ -18,8 +18,9 @@ from gradledger import UserError
 from gradledger.train.checkpoint.encoding import decode, encode
 from gradledger.train.checkpoint.layout import CheckpointError, Extent, Place, checkpoints_in, manifest_bytes
 from gradledger.train.checkpoint.lines import LineFile
+from gradledger.train.checkpoint.making import write_checkpoint
 from gradledger.train.checkpoint.reading import newest_good, put_aside, read_checkpoint
-from gradledger.train.checkpoint.writing import replace_file, tidy, write_checkpoint
+from gradledger.train.checkpoint.writing import replace_file, tidy
 
 KEYS = st.one_of(st.text(max_size=4), st.integers(), st.floats(allow_nan=False))
 PLAIN = st.recursive(

@@ -85,16 +85,17 @@ def _train(ranks: "RunRanks", options: _Options) -> int:
     try:
         # Before torch is imported, where this process is alone: a mistake is told at once.
         config, resumption = ranks.together(
-            lambda: load_run(options.config, options.overrides, options.resume), "reading of the configuration"
+            lambda: load_run(options.config, options.overrides, options.resume, ranks.size),
+            "reading of the configuration",
         )
         from gradledger.train import Run, prepare
-        from gradledger.train.opening import open_run
+        from gradledger.train.opening import load_state, open_run
 
         setup = prepare(config, ranks=ranks, cache=options.cache)
         state = None
         if resumption is not None:
             check_same(setup.config, resumption)
-            state = None if resumption.checkpoint is None else resumption.checkpoint.load()
+            state = load_state(resumption, setup)
             tell(resumption.describe())
         opened = open_run(setup, resumption, tell)
         run = Run(setup, _observers(setup, opened, options), keeper=opened.keeper)

@@ -65,6 +65,10 @@ class FaultyPasses:
         """As for :meth:`state_dict`."""
         raise NotImplementedError
 
+    def take_over(self, num_read: int) -> None:
+        """As for :meth:`state_dict`."""
+        raise NotImplementedError
+
     def one_pass(self, *, epoch: int, tail: Tail, pause: Pause) -> Iterator[Update]:
         """Train on each sample once, mistaken."""
         loader = self._setup.loader

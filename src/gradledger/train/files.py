@@ -68,13 +68,26 @@ class RunFiles(Observer):
 class RankLedger(Observer):
     """The ledger of a rank that writes nothing else, beside the first one's in the run directory."""
 
-    def __init__(self, directory: str | os.PathLike[str], rank: int, lines: Lines | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        rank: int,
+        lines: Lines | None = None,
+        errors: WriteErrors | None = None,
+    ) -> None:
         self._file = open_rank_ledger(directory, rank, lines)
+        self._errors = errors or WriteErrors()
 
     def entries(self, entries: Sequence[Entry]) -> None:
         """Append to the ledger."""
-        append_to(self._file, entries)
+        with self._errors.guarded(self._file.path):
+            append_to(self._file, entries)
+
+    def sync(self) -> Lines:
+        """Have all lines reach the disk; how far the file goes then."""
+        return {self._file.path.name: self._file.sync()}
 
     def end(self, summary: Summary) -> None:
         """Close the file."""
-        self._file.close()
+        with self._errors.last_chance(self._file.path):
+            self._file.close()

@@ -135,6 +135,10 @@ class Passes(Protocol):
         """Go on from there."""
         ...
 
+    def take_over(self, num_read: int) -> None:
+        """After a state of another number of ranks was loaded: go on behind so many of this rank's micro-batches."""
+        ...
+
 
 class EnginePasses:
     """Passes through :class:`gradledger.Accumulator`."""
@@ -241,6 +245,10 @@ class EnginePasses:
         self._accumulator.load_state_dict(state["accumulator"])
         self._reading.num_read = state["num_read"]
         self._saved_tally = None if state["tally"] is None else _Tally(*state["tally"])
+
+    def take_over(self, num_read: int) -> None:
+        """After a state of another number of ranks was loaded: go on behind so many of this rank's micro-batches."""
+        self._reading.num_read = num_read
 
     def schedule(self, validation_loss: float) -> None:
         """Tell a scheduler that waits for the validation loss."""

@@ -54,6 +54,33 @@ class RunRanks:
             self.total(point)
         return result
 
+    def attempt(self, action: Callable[[], Value], point: str) -> list[Value]:
+        """Do something with files; where the disk refuses it on one rank, it has failed on all.
+
+        Returns:
+            Every rank's picklable result.
+
+        Raises:
+            OSError: On all ranks.
+            RankError: Another rank failed with another error.
+        """
+        result: Value | None = None
+        failure: OSError | None = None
+        with self.telling():
+            try:
+                result = action()
+            except OSError as error:
+                failure = error
+        described = None if failure is None else (failure.errno, failure.strerror or str(failure), failure.filename)
+        outcomes = self.gather((result, described), point)
+        if failure is not None:
+            raise failure
+        for rank, (_, of_another) in enumerate(outcomes):
+            if of_another is not None:
+                number, reason, path = of_another
+                raise OSError(number, f"{reason} (rank {rank})", path)
+        return [each for each, _ in outcomes]  # type: ignore[misc]  # none failed
+
     def total(self, point: str, *numbers: float) -> list[float]:
         """The sums of the ranks' numbers. All ranks come here in the same order.
 
@@ -108,10 +135,16 @@ def joined() -> Iterator[RunRanks]:
         )
     import torch
     import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     from gradledger.engine.parallel.ranks import Ranks, leave_groups
 
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, rank, num_ranks = next(iter(rendezvous("env://")))
+    # torchrun keeps one store over its restarts (seen with 2.13), and in it the addresses of processes that are gone.
+    attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-of-{num_ranks}", store)
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=num_ranks)
     try:
         assert dist.group.WORLD is not None
         yield RunRanks(Ranks(dist.group.WORLD))

@@ -11,12 +11,15 @@ from typing import Any
 
 from gradledger.errors import UserError
 from gradledger.train.checkpoint.layout import LATEST, CheckpointError, Extent, checkpoints_in, place_of
-from gradledger.train.checkpoint.reading import Checkpoint, newest_good, put_aside, read_checkpoint
+from gradledger.train.checkpoint.reading import Checkpoint, check_ranks, newest_good, put_aside, read_checkpoint
 from gradledger.train.checkpoint.writing import remove_checkpoint, replace_file
 from gradledger.train.config import AUTO_SIZE, TrainConfig, load_config
 from gradledger.train.run_directory import CONFIG, LEDGER, METRICS
 
 AUTO = "auto"
+
+_KEYS_OF_RANKS = {"parallel", "sync"}
+"""What may be changed together with the number of ranks, which changes the order of sums."""
 
 _FREE_KEYS = {"name", "output", "checkpoint_every", "keep_checkpoints", "on_write_error", "num_workers"}
 """What may be changed when a run is gone on with: it changes nothing that is computed."""
@@ -44,6 +47,14 @@ class Resumption:
     def config(self) -> dict[str, Any]:
         """The configuration that the run was begun with; empty where it begins again."""
         return {} if self.checkpoint is None else self.checkpoint.config
+
+    def config_for(self, num_ranks: int) -> dict[str, Any]:
+        """The configuration that as many ranks go on with: the effective batch stays."""
+        config = self.config
+        if self.checkpoint is None or self.checkpoint.num_ranks == num_ranks:
+            return config
+        num_samples = config["micro_batch_size"] * config["steps"] * self.checkpoint.num_ranks
+        return {**config, "steps": None, "effective_batch_size": num_samples}
 
     @property
     def lines(self) -> dict[str, Extent] | None:
@@ -76,13 +87,16 @@ class Resumption:
         replace_file(checkpoints / LATEST, f"{self.checkpoint.path.name}\n".encode())
 
 
-def load_run(path: Path | None, overrides: Sequence[str], resume: str | None) -> tuple[TrainConfig, Resumption | None]:
+def load_run(
+    path: Path | None, overrides: Sequence[str], resume: str | None, num_ranks: int = 1
+) -> tuple[TrainConfig, Resumption | None]:
     """The configuration of a run, and what it goes on from.
 
     Args:
         path: A YAML file. None: the configuration of the run that is gone on with, or every default.
         overrides: ``key=value`` texts.
         resume: ``"auto"``, a run directory, or a checkpoint. None: a new run.
+        num_ranks: The ranks that are to go on.
 
     Raises:
         UserError: The configuration is wrong, or there is nothing to go on from.
@@ -91,13 +105,13 @@ def load_run(path: Path | None, overrides: Sequence[str], resume: str | None) ->
         return load_config(path, overrides), None
     if resume == AUTO:
         config = load_config(path, overrides)
-        found = find_run(config)
+        found = find_run(config, num_ranks)
         return _sized_as_begun(config, found), found
-    resumption = resume_from(Path(resume))
+    resumption = resume_from(Path(resume), num_ranks)
     written = resumption.directory / CONFIG
     if path is None and resumption.checkpoint is None and written.is_file():
         path = written
-    return _sized_as_begun(load_config(path, overrides, resumption.config), resumption), resumption
+    return _sized_as_begun(load_config(path, overrides, resumption.config_for(num_ranks)), resumption), resumption
 
 
 def _sized_as_begun(config: TrainConfig, resumption: Resumption | None) -> TrainConfig:
@@ -107,7 +121,7 @@ def _sized_as_begun(config: TrainConfig, resumption: Resumption | None) -> Train
     return config.sized(resumption.config["micro_batch_size"])
 
 
-def resume_from(path: Path) -> Resumption:
+def resume_from(path: Path, num_ranks: int = 1) -> Resumption:
     """The run of a checkpoint, or of a run directory whose newest good checkpoint is gone on from.
 
     Raises:
@@ -116,13 +130,13 @@ def resume_from(path: Path) -> Resumption:
         FinishedError: The run is over.
     """
     if place_of(path.name) is not None:
-        return Resumption(path.parent.parent, _read(path))
+        return Resumption(path.parent.parent, _read(path, num_ranks))
     if not path.is_dir():
         raise UserError(f"{path} cannot be resumed: it is neither a run directory nor a checkpoint of one")
-    return _newest_of(path)
+    return _newest_of(path, num_ranks)
 
 
-def find_run(config: TrainConfig) -> Resumption | None:
+def find_run(config: TrainConfig, num_ranks: int = 1) -> Resumption | None:
     """The run that a configuration would go on with: of its name, or else the one of its data that was last written to.
 
     Returns:
@@ -135,11 +149,11 @@ def find_run(config: TrainConfig) -> Resumption | None:
     root = Path(config.output)
     if config.name is not None:
         path = root / config.name
-        return _newest_of(path) if path.is_dir() and any(path.iterdir()) else None
+        return _newest_of(path, num_ranks) if path.is_dir() and any(path.iterdir()) else None
     pattern = re.compile(rf"{re.escape(config.stem)}-\d+")
     found = [path for path in _children(root) if pattern.fullmatch(path.name) and (path / LEDGER).is_file()]
     last = max(found, key=lambda path: (path / LEDGER).stat().st_mtime_ns, default=None)
-    return None if last is None or is_finished(last) else _newest_of(last)
+    return None if last is None or is_finished(last) else _newest_of(last, num_ranks)
 
 
 def check_same(config: TrainConfig, resumption: Resumption) -> None:
@@ -149,12 +163,25 @@ def check_same(config: TrainConfig, resumption: Resumption) -> None:
         UserError: It would; the message has the keys with both values.
     """
     before, now = resumption.config, json.loads(json.dumps(config.model_dump()))
-    changed = [key for key in now if before and key not in _FREE_KEYS and before.get(key) != now[key]]
+    free = set(_FREE_KEYS)
+    if resumption.checkpoint is not None and resumption.checkpoint.num_ranks != config.num_ranks:
+        _check_tail(config, resumption.checkpoint)
+        free |= _KEYS_OF_RANKS
+        before["steps"] = before["steps"] * resumption.checkpoint.num_ranks / config.num_ranks
+    changed = [key for key in now if before and key not in free and before.get(key) != now[key]]
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in changed)
         raise UserError(
             f"{resumption.directory} was begun with another configuration: {listed}. Go on with the one in its "
             "config.yaml, or begin a run of another name"
+        )
+
+
+def _check_tail(config: TrainConfig, checkpoint: Checkpoint) -> None:
+    if config.tail == "carry":
+        raise UserError(
+            f"{checkpoint.path} was made by {checkpoint.num_ranks} ranks with tail: carry, whose windows over the end "
+            f"of an epoch {config.num_ranks} ranks would cut in another way: go on with {checkpoint.num_ranks} ranks"
         )
 
 
@@ -168,20 +195,22 @@ def is_finished(directory: Path) -> bool:
     return isinstance(record, Mapping) and record.get("kind") == "summary" and record.get("exit") == "finished"
 
 
-def _newest_of(directory: Path) -> Resumption:
+def _newest_of(directory: Path, num_ranks: int) -> Resumption:
     if is_finished(directory):
         raise FinishedError(f"{directory} is finished: there is nothing to go on with")
-    checkpoint, errors = newest_good(directory / "checkpoints")
+    checkpoint, errors = newest_good(directory / "checkpoints", num_ranks=num_ranks)
     if checkpoint is None and errors:
         raise CheckpointError(f"{directory} has no good checkpoint: {'; '.join(map(str, errors))}")
     return Resumption(directory, checkpoint, errors)
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path, num_ranks: int) -> Checkpoint:
     try:
-        return read_checkpoint(path)
+        found = read_checkpoint(path)
+        check_ranks(found, num_ranks)
+        return found
     except CheckpointError as error:
-        older, _ = newest_good(path.parent, before=_number(path))
+        older, _ = newest_good(path.parent, before=_number(path), num_ranks=num_ranks)
         advice = "there is no good one before it" if older is None else f"the newest good one before it is {older.path}"
         raise CheckpointError(f"{error}; {advice}") from None
 

@@ -23,6 +23,7 @@ from gradledger.train.parallel import is_sharded, to_evaluate, weights_writer
 from gradledger.train.passes import Clock, EnginePasses, Passes, Update
 from gradledger.train.progress import Progress, Split
 from gradledger.train.records import EvaluationRecord, Exit, Observer, Summary, UpdateRecord
+from gradledger.train.redistributing import bare, load_buffers, num_read_anew, passes_of_rank, state_of_rank
 from gradledger.train.setup import Setup, set_seed, threads
 
 _UPDATES_PER_READ_ON_ACCELERATOR = 16
@@ -151,25 +152,35 @@ class Run:
         self._progress.saved_update = passes.num_updates
 
     def _state(self) -> dict[str, Any]:
+        setup, passes = self.setup, self._passes.state_dict()
         return {
-            "model": self.setup.model.state_dict(),
-            "config": self.setup.config.model_dump(),
-            "passes": self._passes.state_dict(),
+            "model": bare(setup.model).state_dict(),
+            "config": setup.config.model_dump(),
+            "passes": passes,
+            "num_read_together": int(setup.ranks.total("making of a checkpoint", passes["num_read"])[0]),
             "progress": self._progress.state_dict(),
             "clock": self._clock.state_dict(),
             "memory": self._memory.state_dict(),
+            "of_rank": None if setup.ranks.is_first else state_of_rank(setup.model, passes),
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
+        setup = self.setup
         try:
-            self.setup.model.load_state_dict(state["model"])
+            bare(setup.model).load_state_dict(state["model"])
         except RuntimeError as error:
             raise UserError(f"the checkpoint does not fit the model: {' '.join(str(error).split())}") from None
         self._progress = Progress.from_state_dict(state["progress"])
         self._clock.load_state_dict(state["clock"])
         self._memory.load_state_dict(state["memory"])
-        self._passes.load_state_dict(state["passes"])  # last, as nothing may draw from the random generators after it
+        if state["of_rank"] is not None:
+            load_buffers(setup.model, state)
+        # Last, as nothing may draw from the random generators after it.
+        self._passes.load_state_dict(state["passes"] if state["of_rank"] is None else passes_of_rank(state))
         self._progress.saved_update = self._passes.num_updates
+        if state["num_ranks"] != setup.ranks.size:
+            self._passes.take_over(num_read_anew(state["num_read_together"], setup.ranks.rank, setup.ranks.size))
+            set_seed(setup.config.seed + self._passes.num_updates, setup.ranks.rank)
 
     # The end
 

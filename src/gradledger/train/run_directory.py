@@ -54,6 +54,7 @@ class RunDirectory:
         self.is_new = lines is None
         self._ledger = open_ledger(self.path / LEDGER, lines)
         self._metrics = _open(self.path / METRICS, lines)
+        self.of_former_ranks: Lines = {}
 
     @classmethod
     def create(cls, root: str | os.PathLike[str], name: str | None, *, stem: str) -> RunDirectory:
@@ -82,7 +83,23 @@ class RunDirectory:
 
     def sync(self) -> dict[str, Extent]:
         """Have all lines reach the disk; how far the files go then."""
-        return {LEDGER: self._ledger.sync(), METRICS: self._metrics.sync()}
+        return {**self.of_former_ranks, LEDGER: self._ledger.sync(), METRICS: self._metrics.sync()}
+
+    def cut_rank_ledgers(self, lines: Lines, num_ranks: int) -> None:
+        """Remove from the ranks' ledgers what was written after a checkpoint; those of ranks that are no more stay so.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        present = {rank_ledger(rank) for rank in range(1, num_ranks)}
+        self.of_former_ranks = {
+            name: extent for name, extent in lines.items() if name not in present | {LEDGER, METRICS}
+        }
+        for path in self.path.glob(rank_ledger("*")):
+            if path.name not in lines:
+                path.unlink()
+            elif path.name not in present:
+                os.truncate(path, lines[path.name].num_bytes)
 
     def close(self) -> None:
         """Close the files; the directory stays.
@@ -103,7 +120,13 @@ def open_rank_ledger(path: str | os.PathLike[str], rank: int, lines: Lines | Non
         UserError: It cannot be made or opened.
     """
     _make(Path(path))
-    return open_ledger(Path(path) / f"ledger-rank-{rank}.jsonl", lines)
+    name = rank_ledger(rank)
+    return open_ledger(Path(path) / name, lines if lines is not None and name in lines else None)
+
+
+def rank_ledger(rank: int | str) -> str:
+    """The name of the ledger of a rank above 0."""
+    return f"ledger-rank-{rank}.jsonl"
 
 
 def open_ledger(path: Path, lines: Lines | None = None) -> LineFile:

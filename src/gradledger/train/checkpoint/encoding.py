@@ -7,14 +7,19 @@ key that begins with ``$``.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradledger.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
 
 _TAGS = {"$tensor", "$tuple", "$pairs", "$float"}
 _WITHOUT = "Set checkpoint_every to null to train without checkpoints"
@@ -35,6 +40,8 @@ def encode(state: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
     Raises:
         UserError: Something else is in it; the message says where.
 
+    Tensors that ranks hold parts of are left as they are.
+
     Example:
         >>> encode({"step": torch.tensor(3.0), 5: (1, float("inf"))}, "optimizer")
         ({'$pairs': [['step', {'$tensor': 'optimizer.step'}], [5, {'$tuple': [1, {'$float': 'inf'}]}]]}, \
@@ -42,6 +49,14 @@ def encode(state: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
     """
     encoder = _Encoder()
     return encoder.value(state, name), encoder.tensors
+
+
+class Tensors(Protocol):
+    """Finds tensors by name."""
+
+    def __getitem__(self, name: str, /) -> Tensor:
+        """The tensor of that name."""
+        ...
 
 
 class _Encoder:
@@ -85,12 +100,19 @@ class _Encoder:
                 f"{_WITHOUT}"
             )
         tensor = tensor.detach()
-        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tensor.numel() and key in self._names:
+        own = tensor.to_local() if is_in_parts(tensor) else tensor
+        key = (own.device, own.data_ptr(), own.dtype, tensor.shape, own.stride())
+        if own.numel() and key in self._names:
             return self._names[key]
         self._names[key] = path
-        self.tensors[path] = _on_its_own(tensor)
+        self.tensors[path] = tensor if is_in_parts(tensor) else _on_its_own(tensor)
         return path
+
+
+def is_in_parts(tensor: Any) -> TypeIs[DTensor]:
+    """Whether ranks hold parts of a tensor."""
+    module = sys.modules.get("torch.distributed.tensor")  # takes a while to import, and is there if such a tensor is
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def _on_its_own(tensor: Tensor) -> Tensor:
@@ -100,8 +122,8 @@ def _on_its_own(tensor: Tensor) -> Tensor:
     return own if is_whole else own.clone()
 
 
-def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The state that :func:`encode` was given, with its tensors on the CPU.
+def decode(value: Any, tensors: Tensors) -> Any:
+    """The state that :func:`encode` was given, with its tensors as they are found by name.
 
     Raises:
         KeyError: A tensor is missing.
@@ -124,7 +146,7 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return _TAG_READERS[tag](value[tag], tensors)
 
 
-_TAG_READERS: dict[str, Callable[[Any, Mapping[str, Tensor]], Any]] = {
+_TAG_READERS: dict[str, Callable[[Any, Tensors], Any]] = {
     "$tensor": lambda name, tensors: tensors[name],
     "$tuple": lambda items, tensors: tuple(decode(item, tensors) for item in items),
     "$pairs": lambda pairs, tensors: {decode(key, tensors): decode(item, tensors) for key, item in pairs},

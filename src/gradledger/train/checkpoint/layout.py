@@ -18,6 +18,12 @@ TENSORS = "state.safetensors"
 STATE = "state.json"
 FILES = (MODEL, TENSORS, STATE)
 
+PARTS = "parts"
+"""The directory of tensors that ranks hold parts of, a file of each rank."""
+
+_OF_RANKS = re.compile(rf"rank-\d+\.(?:json|safetensors)|{PARTS}/shard-[\w-]+\.safetensors")
+"""Further files of a run of several ranks."""
+
 LATEST = "latest"
 """A file that holds the name of the newest checkpoint."""
 
@@ -29,7 +35,7 @@ DAMAGED = "damaged-"
 
 _NAME = re.compile(r"(\d{6,})-update-(\d{6,})(?:-micro-batch-(\d+))?")
 _CHUNK_BYTES = 1 << 20
-_MOST_MANIFEST_BYTES = 1 << 16
+_MOST_MANIFEST_BYTES = 1 << 20
 
 
 class CheckpointError(UserError):
@@ -126,9 +132,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has checkpoint format {record['gradledger_checkpoint']!r}; this version reads {FORMAT_VERSION}"
         )
     record.pop("sha256", None)
-    if raw != manifest_bytes(record) or set(record["files"]) != set(FILES):
+    if raw != manifest_bytes(record) or not _are_files(record["files"]):
         raise CheckpointError(f"{path / MANIFEST} is damaged: its SHA-256 is not the one it says")
     return record
+
+
+def files_of_rank(rank: int) -> tuple[str, str]:
+    """The files of what a rank above 0 does not share with the first: plain data, and tensors."""
+    return f"rank-{rank}.json", f"rank-{rank}.safetensors"
+
+
+def _are_files(names: Mapping[str, Any]) -> bool:
+    return set(FILES) <= set(names) and all(map(_OF_RANKS.fullmatch, set(names) - set(FILES)))
 
 
 def _canonical(record: Mapping[str, Any]) -> bytes:

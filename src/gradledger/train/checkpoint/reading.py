@@ -7,22 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradledger.train.checkpoint.layout import (
     DAMAGED,
-    FILES,
-    MODEL,
     STATE,
-    TENSORS,
     CheckpointError,
     Extent,
     Place,
     checkpoints_in,
     extent_of,
+    files_of_rank,
     place_of,
     read_manifest,
 )
+
+if TYPE_CHECKING:
+    from gradledger.train.checkpoint.parts import Placing
 
 
 @dataclass(frozen=True)
@@ -48,27 +49,43 @@ class Checkpoint:
         return config
 
     @property
+    def num_ranks(self) -> int:
+        """The ranks that wrote it."""
+        number: int = self.plain["num_ranks"]
+        return number
+
+    @property
     def lines(self) -> dict[str, Extent]:
         """How far the run's own files went."""
         return {name: Extent(**extent) for name, extent in self.plain["lines"].items()}
 
-    def load(self) -> dict[str, Any]:
-        """The state that was written, its tensors on the CPU.
+    def load(self, placing: Placing | None = None, rank: int = 0) -> dict[str, Any]:
+        """The state that was written, its tensors on the CPU, except for those that ranks hold parts of.
+
+        Args:
+            placing: What ranks hold parts of; None: nothing.
+            rank: Whose state it is to be, of those that wrote it.
 
         Raises:
             CheckpointError: The files are what the manifest says, but do not make a state.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
 
         from gradledger.train.checkpoint.encoding import decode
+        from gradledger.train.checkpoint.parts import StoredTensors, weights_in, whole_everywhere
 
+        placing = placing or whole_everywhere
         try:
-            # Copies: in the file tensors lie at any byte, and a product's last bit can depend on where its factors lie.
-            tensors = {name: tensor.clone() for name, tensor in load_file(self.path / TENSORS).items()}
-            weights = {f"model.{name}": tensor.clone() for name, tensor in load_file(self.path / MODEL).items()}
-            state = decode(self.plain["state"], tensors)
-            return {**state, "model": decode(self.plain["model"], weights)}
+            weights, tensors = weights_in(self.path, placing), StoredTensors(self.path, placing)
+            state = {**decode(self.plain["state"], tensors), "model": decode(self.plain["model"], weights)}
+            state["num_ranks"] = self.num_ranks
+            if rank:
+                plain, tensor_file = files_of_rank(rank)
+                own = StoredTensors(self.path, whole_everywhere, tensor_file)
+                state["of_rank"] = decode(json.loads((self.path / plain).read_bytes()), own)
+            for stored in (weights, tensors):
+                stored.fill()
+            return state
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{self.path} is damaged: {type(error).__name__}: {error}") from None
 
@@ -80,8 +97,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: It is damaged, cut short, foreign or newer; the message names the file and what is wrong.
     """
     manifest = read_manifest(path)
-    for name in FILES:
-        _check(path / name, Extent(**manifest["files"][name]), extent_of, f"{path / name} is damaged")
+    for name, extent in manifest["files"].items():
+        _check(path / name, Extent(**extent), extent_of, f"{path / name} is damaged")
     try:
         plain = json.loads((path / STATE).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -106,12 +123,15 @@ def _check(path: Path, wanted: Extent, measure: Callable[[Path], Extent], what: 
         raise CheckpointError(f"{what}: its SHA-256 is not the one that it had")
 
 
-def newest_good(directory: Path, *, before: int | None = None) -> tuple[Checkpoint | None, list[CheckpointError]]:
+def newest_good(
+    directory: Path, *, before: int | None = None, num_ranks: int | None = None
+) -> tuple[Checkpoint | None, list[CheckpointError]]:
     """The newest good checkpoint of a ``checkpoints`` directory, and what is wrong with those after it.
 
     Args:
         directory: Where they are.
         before: Only checkpoints with a smaller number.
+        num_ranks: Only checkpoints that so many ranks can go on from; None: any.
     """
     errors: list[CheckpointError] = []
     for path in reversed(checkpoints_in(directory)):
@@ -119,10 +139,26 @@ def newest_good(directory: Path, *, before: int | None = None) -> tuple[Checkpoi
         if before is not None and place is not None and place.number >= before:
             continue
         try:
-            return read_checkpoint(path), errors
+            found = read_checkpoint(path)
+            if num_ranks is not None:
+                check_ranks(found, num_ranks)
+            return found, errors
         except CheckpointError as error:
             errors.append(error)
     return None, errors
+
+
+def check_ranks(checkpoint: Checkpoint, num_ranks: int) -> None:
+    """Refuse a checkpoint inside a window where another number of ranks is to go on.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    if checkpoint.place.micro_batch is not None and checkpoint.num_ranks != num_ranks:
+        raise CheckpointError(
+            f"{checkpoint.path} is inside a window of {checkpoint.num_ranks} process, which {num_ranks} ranks cannot "
+            "share out: they can go on from between windows"
+        )
 
 
 def put_aside(damaged: Path) -> None:
