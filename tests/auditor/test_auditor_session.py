@@ -486,6 +486,19 @@ def test_averages_by_hand_are_known_by_what_they_compute(way):
     assert "".join(letters) == ("BSWZ" if way in AVERAGES else "BSZ") * 3
 
 
+def test_a_tensor_with_the_identity_of_a_former_gradient_is_none():
+    model, optimizer = small()
+    with gradledger.audit() as auditor:
+        model(X).mean().backward()
+        optimizer.step()
+        former = model.weight.grad
+        optimizer.zero_grad()
+        with torch.no_grad():
+            # As where the memory of an object is used again: the same identity, and no gradient any more.
+            former.mul_(0.9).add_(model.weight, alpha=0.1)
+    assert auditor.ledger.text() == "B S Z W"
+
+
 def test_an_average_that_is_not_of_these_weights_is_none():
     model, optimizer = small()
     other, s = nn.Linear(3, 1), torch.zeros(1, 3)

@@ -205,3 +205,41 @@ def test_two_optimizers_that_share_a_loss():
     both = [account(MEAN, "a", 1, 1), account(MEAN, "b", 1, 1), account(STEP, "a", 2), account(STEP, "b", 3)]
     zeros = [account(ZERO, "a", 4), account(ZERO, "b", 5)]
     assert judge([*both, *zeros, *both, *zeros]) == []
+
+
+THIRD = replace(MEAN, scale=1 / 3, factors=(1 / 3,))
+SIXTEENTH = replace(SUM, scale=1 / 16, factors=(1 / 16,))
+OVER_RANKS = {
+    "the same": ([*WINDOW], [*WINDOW], []),
+    "fewer, each by its own number": ([*WINDOW], [HALF, HALF, STEP, ZERO], ["uneven-ranks"]),
+    "fewer, by the number of all": ([*[THIRD] * 4, STEP, ZERO], [*[THIRD] * 2, STEP, ZERO], []),
+    "a tail on both": ([*WINDOW, QUARTER, QUARTER, STEP], [*WINDOW, QUARTER, QUARTER, STEP], ["uneven-window-scale"]),
+    "lighter": ([HALF, HALF, STEP], [*[replace(HALF, weight=4.0)] * 2, STEP], ["uneven-ranks"]),
+    "lighter by less than a percent": ([HALF, HALF, STEP], [*[replace(HALF, weight=7.95)] * 2, STEP], []),
+    "lighter, with a sum's scale": ([*[SIXTEENTH] * 2, STEP], [*[replace(SIXTEENTH, weight=2.0)] * 2, STEP], []),
+    "sums by unlike numbers": (
+        [*[SIXTEENTH] * 2, STEP],
+        [*[replace(SIXTEENTH, scale=0.25, factors=(0.25,), weight=2.0)] * 2, STEP],
+        ["uneven-ranks"],
+    ),
+    "unlike units": ([HALF, HALF, STEP], [*[replace(HALF, weight=4.0, unit="tokens")] * 2, STEP], []),
+    "without windows": ([MEAN, STEP, ZERO], [replace(MEAN, weight=4.0), STEP, ZERO], []),
+    "unknown": ([HALF, HALF, STEP], [UNKNOWN, UNKNOWN, STEP], []),
+}
+
+
+@pytest.mark.parametrize("case", OVER_RANKS)
+def test_ranks_are_judged_together(case):
+    first, second, wanted = OVER_RANKS[case]
+    entries = [*book(*first), *(replace(entry, rank=1) for entry in book(*second))]
+    findings = judge(entries)
+    assert [finding.rule for finding in findings] == wanted
+    assert all(finding.count == 1 for finding in findings)
+    assert not any("Only on rank" in finding.message for finding in findings)
+
+
+def test_a_rank_that_is_uneven_alone_is_named():
+    entries = [*book(*WINDOW, *WINDOW), *(replace(e, rank=1) for e in book(*WINDOW, QUARTER, QUARTER, STEP))]
+    (finding,) = judge(entries)
+    assert finding.rule == "uneven-window-scale"
+    assert finding.message.endswith(" Only on rank 1 of 2.")

@@ -7,19 +7,16 @@ child audits itself from a clean start and leaves its findings in a folder of th
 from __future__ import annotations
 
 import functools
-import json
 import multiprocessing.process
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gradledger.findings import Finding
-from gradledger.ledger import Location
+from gradledger.auditor.reports import Report, read_reports, write_reports
 
 _NOT_TRAINING = ("torch.utils.data.", "multiprocessing.", "concurrent.", "joblib.")
 
@@ -36,10 +33,8 @@ class Children:
         self._select = select
         self._ignore = ignore
         self._folder: str | None = None
-        self._findings: list[list[Finding]] = []
+        self.reports: list[Report] = []
         self._start: Callable[..., Any] | None = None
-        self.num_updates = 0
-        self.num_backwards = 0
 
     def watch(self) -> None:
         """From now on processes that are started are audited."""
@@ -83,14 +78,17 @@ class Children:
 
     def _read(self, folder: str) -> None:
         for path in sorted(Path(folder).glob("*.json")):
-            report = json.loads(path.read_text(encoding="utf-8"))
-            self._findings.append([finding_from_json(record) for record in report["findings"]])
-            self.num_updates += report["num_updates"]
-            self.num_backwards += report["num_backwards"]
+            self.reports += read_reports(path)
 
-    def merged_with(self, findings: Iterable[Finding]) -> list[Finding]:
-        """Findings of this process and of its children, each cause once."""
-        return merge_processes([list(findings), *self._findings])
+    @property
+    def num_updates(self) -> int:
+        """Updates that they made."""
+        return sum(report.num_updates for report in self.reports)
+
+    @property
+    def num_backwards(self) -> int:
+        """Their backward calls."""
+        return sum(report.num_backwards for report in self.reports)
 
 
 class AuditedTarget:
@@ -122,36 +120,7 @@ class AuditedTarget:
                 return self.target(*args, **kwargs)
         finally:
             if os.path.isdir(self.folder):
-                write_report(auditor, Path(self.folder) / f"{uuid.uuid4().hex}.json")
-
-
-def write_report(auditor: Any, path: Path) -> None:
-    """Leave an auditor's findings for another process; the file appears whole or not at all."""
-    report = {
-        "findings": [asdict(finding) for finding in auditor.findings],
-        "num_updates": auditor.num_updates,
-        "num_backwards": auditor.num_backwards,
-    }
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(report), encoding="utf-8")
-    unfinished.replace(path)
-
-
-def finding_from_json(record: dict[str, Any]) -> Finding:
-    """The inverse of a finding's ``asdict`` after a trip through JSON."""
-    location = record.pop("location")
-    evidence = tuple(record.pop("evidence"))
-    return Finding(**record, evidence=evidence, location=Location(*location) if location else None)
-
-
-def merge_processes(reports: Iterable[list[Finding]]) -> list[Finding]:
-    """Findings of several processes that run the same program: one cause is one finding, with the largest count."""
-    merged: dict[Any, Finding] = {}
-    for finding in (finding for report in reports for finding in report):
-        known = merged.get(finding.cause)
-        count = max(finding.count, known.count) if known else finding.count
-        merged[finding.cause] = replace(known or finding, count=count)
-    return list(merged.values())
+                write_reports(auditor.reports, Path(self.folder) / f"{uuid.uuid4().hex}.json")
 
 
 def _set_start(start: Callable[..., Any]) -> None:

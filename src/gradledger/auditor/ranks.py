@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -10,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gradledger.auditor.children import finding_from_json, merge_processes, write_report
-from gradledger.findings import Finding, in_source_order
+from gradledger.auditor.reports import Report, read_reports, write_reports
+from gradledger.findings import Finding
 
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -32,11 +31,11 @@ def gather(auditor: Any) -> tuple[list[Finding], bool]:
     folder = _meeting_place()
     folder.mkdir(parents=True, exist_ok=True)
     if rank != 0:
-        write_report(auditor, folder / f"{rank}.json")
+        write_reports(auditor.reports, folder / f"{rank}.json")
         return [], False
-    reports = [auditor.findings, *_wait_for(folder, num_ranks - 1)]
+    reports = [*auditor.reports, *_wait_for(folder, num_ranks - 1)]
     shutil.rmtree(folder, ignore_errors=True)
-    return in_source_order(merge_processes(reports)), True
+    return auditor.merged(reports), True
 
 
 def _meeting_place() -> Path:
@@ -45,8 +44,8 @@ def _meeting_place() -> Path:
     return Path(tempfile.gettempdir()) / f"gradledger-{os.getuid()}-{os.getppid()}-{key}"
 
 
-def _wait_for(folder: Path, number: int) -> list[list[Finding]]:
+def _wait_for(folder: Path, number: int) -> list[Report]:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while len(paths := sorted(folder.glob("*.json"))) < number and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    return [[finding_from_json(r) for r in json.loads(path.read_text("utf-8"))["findings"]] for path in paths]
+    return [report for path in paths for report in read_reports(path)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -10,9 +11,10 @@ from gradledger.auditor.children import Children
 from gradledger.auditor.patches.table import Patches
 from gradledger.auditor.recording.recorder import Recorder
 from gradledger.auditor.recording.steps import AuditStopped
+from gradledger.auditor.reports import MAX_COMPARED, Report, merge_reports
 from gradledger.errors import UserError
-from gradledger.findings import Finding, in_source_order, merge
-from gradledger.ledger import Ledger
+from gradledger.findings import Finding, merge
+from gradledger.ledger import Entry, Ledger
 from gradledger.rules import check_selection, judge
 
 _active: list[Auditor] = []
@@ -55,6 +57,7 @@ class Auditor:
         self._patches = Patches(self._recorder)
         self._children = Children(self._select, self._ignore)
         self._older: list[Finding] = []
+        self._beginning: tuple[Entry, ...] = ()
         self._complete = True
         self.stopped = False
 
@@ -106,10 +109,35 @@ class Auditor:
     @property
     def findings(self) -> list[Finding]:
         """Each distinct cause once, in source order."""
-        last = judge(self.ledger, self._select, self._ignore, complete=self._complete and not _is_running(self))
-        return in_source_order(self._children.merged_with(merge([*self._older, *last])))
+        return self.merged(self.reports)
+
+    @property
+    def reports(self) -> list[Report]:
+        """What this process did, and each of those that it started."""
+        ledger = self.ledger
+        is_complete = self._complete and not _is_running(self)
+        findings = merge([*self._older, *judge(ledger, self._select, self._ignore, complete=is_complete)])
+        compared = self._beginning or self._to_compare(ledger)
+        own = Report(
+            tuple(findings),
+            self._recorder.journal.place,
+            compared,
+            is_complete and len(compared) == len(ledger),
+            self._recorder.num_updates,
+            self._recorder.num_backwards,
+        )
+        return [own, *self._children.reports]
+
+    def merged(self, reports: list[Report]) -> list[Finding]:
+        """The findings of several processes, each distinct cause once, in source order."""
+        return merge_reports(reports, self._select, self._ignore)
+
+    def _to_compare(self, ledger: Ledger) -> tuple[Entry, ...]:
+        """The beginning of a ledger, where other ranks have one to compare it with."""
+        return tuple(islice(ledger, MAX_COMPARED)) if self._recorder.journal.place.num_ranks > 1 else ()
 
     def _judge_older(self, ledger: Ledger) -> None:
+        self._beginning = self._beginning or self._to_compare(ledger)
         self._older = merge([*self._older, *judge(ledger, self._select, self._ignore, complete=False)])
 
 

@@ -8,6 +8,7 @@ from gradledger.findings.finding import Severity as Severity
 from gradledger.findings.finding import exit_status as exit_status
 from gradledger.findings.finding import in_source_order as in_source_order
 from gradledger.findings.finding import merge as merge
+from gradledger.findings.finding import only_on as only_on
 from gradledger.findings.finding import worst_first as worst_first
 from gradledger.findings.formats import FORMATS as FORMATS
 from gradledger.findings.formats import FormatName as FormatName

@@ -70,6 +70,19 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
     return list(merged.values())
 
 
+def only_on(ranks: Iterable[int], num_ranks: int) -> str:
+    """The end of a message: which ranks have a cause that others do not have; empty where all have it.
+
+    Example:
+        >>> only_on([1], 2), only_on([0, 1], 2)
+        (' Only on rank 1 of 2.', '')
+    """
+    numbers = sorted(set(ranks))
+    if len(numbers) == num_ranks:
+        return ""
+    return f" Only on rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))} of {num_ranks}."
+
+
 def in_source_order(findings: Iterable[Finding]) -> list[Finding]:
     """Sorted by file, line and code; findings without a place come last."""
     return sorted(findings, key=_source_key)

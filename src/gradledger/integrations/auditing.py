@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from gradledger.auditor import Auditor
-from gradledger.auditor.children import merge_processes
 from gradledger.errors import UserError
-from gradledger.findings import Finding, exit_status, in_source_order, render
+from gradledger.findings import Finding, exit_status, render
 from gradledger.integrations._weighing import find_ranks
 
 Log = Callable[[dict[str, float]], None]
@@ -66,13 +65,14 @@ class TrainingAudit:
         """
         if self._auditor is None:
             return
-        num_updates = self._auditor.num_updates
-        self.findings = self.abandon()
-        ranks = find_ranks()
+        auditor, ranks = self._auditor, find_ranks()
+        self.abandon()
+        reports = auditor.reports
         if ranks is not None:
-            self.findings = in_source_order(merge_processes(ranks.gather(self.findings, "end of an audit")))
+            reports = [report for each in ranks.gather(reports, "end of an audit") for report in each]
+        self.findings = auditor.merged(reports)
         is_bad = bool(exit_status(self.findings))
-        text = render(self.findings) if self.findings else f"gradledger: nothing found in {num_updates} updates"
+        text = render(self.findings) if self.findings else f"gradledger: nothing found in {auditor.num_updates} updates"
         if ranks is None or ranks.index == 0:
             logging.getLogger(logger).log(logging.WARNING if is_bad else logging.INFO, text)
             log({f"gradledger/{name}s": self._count(name) for name in ("error", "warning")})

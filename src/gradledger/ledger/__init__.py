@@ -6,6 +6,7 @@ three.
 
 from gradledger.ledger.balance import Balance as Balance
 from gradledger.ledger.balance import balance_of as balance_of
+from gradledger.ledger.balance import coefficients_of as coefficients_of
 from gradledger.ledger.book import EntryBlock as EntryBlock
 from gradledger.ledger.book import Ledger as Ledger
 from gradledger.ledger.entries import DEFAULT_ACCOUNT as DEFAULT_ACCOUNT

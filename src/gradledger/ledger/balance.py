@@ -52,7 +52,7 @@ def balance_of(window: Window, *, tolerance: float = 1e-4) -> Balance:
         >>> balance_of(ledger.windows()[0]).factor
         2.0
     """
-    coefficients = _coefficients(window)
+    coefficients = coefficients_of(window)
     if not coefficients:
         return _UNKNOWN
     totals: dict[str, dict[int, float]] = {}
@@ -80,7 +80,7 @@ def balance_of(window: Window, *, tolerance: float = 1e-4) -> Balance:
     return Balance("balanced" if balanced else "scaled", factor, filled)
 
 
-def _coefficients(window: Window) -> list[tuple[Backward, float | None]]:
+def coefficients_of(window: Window) -> list[tuple[Backward, float | None]]:
     """Each consumed backward with the coefficient of its mean loss's gradient, None where that is unknown."""
     held: list[tuple[Backward, float | None]] = []
     is_known = not window.begins_by_hand

@@ -21,3 +21,4 @@ from gradledger.rules._registry import check_selection as check_selection
 from gradledger.rules._registry import descriptions as descriptions
 from gradledger.rules._registry import judge as judge
 from gradledger.rules._registry import rule_named as rule_named
+from gradledger.rules._registry import rules_over_ranks as rules_over_ranks

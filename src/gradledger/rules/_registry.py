@@ -61,6 +61,11 @@ class Rule:
         return severity
 
     @property
+    def over_ranks(self) -> bool:
+        """It compares ranks: alone, a rank's ledger says less than those of all."""
+        return bool(getattr(self.module, "OVER_RANKS", False))
+
+    @property
     def fix(self) -> str:
         """What to change."""
         return str(self.module.FIX)
@@ -123,6 +128,11 @@ def rule_named(name: str) -> Rule:
         if name in (rule.slug, rule.code) or name.upper() == rule.code:
             return rule
     raise UserError(f"no rule {name!r}: `gradledger rules` lists the slugs and codes")
+
+
+def rules_over_ranks() -> frozenset[str]:
+    """The slugs of the rules that compare ranks."""
+    return frozenset(rule.slug for rule in all_rules() if rule.over_ranks)
 
 
 def descriptions() -> dict[str, str]:

@@ -10,26 +10,47 @@ Source: measured in Accelerate 1.15 and Lightning 2.6; discuss.pytorch.org/t/559
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
-from gradledger.ledger import Backward
+from gradledger.findings import only_on
+from gradledger.ledger import Backward, Location
 from gradledger.rules._books import Books, Series, plural, strip
 from gradledger.rules._registry import Cause
 from gradledger.rules._scaling import Scaling, by_line, is_share
 
 CODE = "GL202"
 SEVERITY = "error"
+OVER_RANKS = True
 FIX = "Divide by the number of micro-batches that this window really holds (or by their samples)."
+
+_Place = tuple[str, Location | None, int]
+"""A line's share of an update: the account, the line, the update."""
 
 
 def check(books: Books) -> Iterator[Cause]:
     """A window that was divided by the size of other windows, or by the size of none."""
+    totals: dict[_Place, list[float]] = {}
+    found: dict[_Place, list[tuple[int, Cause]]] = {}
     for series in books.series:
         for line in by_line(series):
-            yield from _check(series, line)
+            for scaling in line:
+                totals.setdefault(_place(series, scaling), []).append(scaling.total)
+            for scaling, cause in _check(series, line):
+                found.setdefault(_place(series, scaling), []).append((scaling.backwards[0].rank, cause))
+    for place, causes in found.items():
+        num_ranks = len(totals[place])
+        if not math.isclose(math.fsum(totals[place]), num_ranks, rel_tol=1e-3):  # ranks are averaged
+            first = causes[0][1]
+            yield replace(first, message=first.message + only_on((rank for rank, _ in causes), num_ranks))
 
 
-def _check(series: Series, line: list[Scaling]) -> Iterator[Cause]:
+def _place(series: Series, scaling: Scaling) -> _Place:
+    return series.account, scaling.location, scaling.backwards[0].update
+
+
+def _check(series: Series, line: list[Scaling]) -> Iterator[tuple[Scaling, Cause]]:
     sizes = {s.num_micro_batches for s in line if s.num_micro_batches > 1 and s.divisions_by(s.num_micro_batches)}
     for scaling in line:
         size = scaling.num_micro_batches
@@ -40,7 +61,7 @@ def _check(series: Series, line: list[Scaling]) -> Iterator[Cause]:
         else:
             divisor = _whole_divisor(scaling) if size > 1 or _is_divided_by_trainer(scaling) else None
         if divisor is not None:
-            yield _cause(series, scaling, divisor)
+            yield scaling, _cause(series, scaling, divisor)
 
 
 def _whole_divisor(scaling: Scaling) -> int | None:

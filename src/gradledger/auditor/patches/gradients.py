@@ -53,9 +53,10 @@ def watch_in_place(kind: str, *, inverse: bool = False) -> Maker:
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
             if local.is_watched:
                 factor = _number(args, inverse) if kind == "scale" else None
-                if id(self) in gradients or id(self) in aliases:
-                    recorder.by_hand.note_change(self, kind, factor)
-                elif factor is not None and self.grad_fn is None:
+                # The identity may be that of a gradient which is gone.
+                may_be_gradient = id(self) in gradients or id(self) in aliases
+                is_gradient = may_be_gradient and recorder.by_hand.note_change(self, kind, factor)
+                if not is_gradient and factor is not None and self.grad_fn is None:
                     recorder.averages.scaled(self, self, factor)
             return original(self, *args, **kwargs)
 

@@ -21,18 +21,19 @@ class ByHand:
         self._journal = journal
         self._zeros = zeros
 
-    def note_change(self, gradient: Any, kind: Any, factor: float | None) -> None:
-        """A gradient is about to be changed in place."""
+    def note_change(self, gradient: Any, kind: Any, factor: float | None) -> bool:
+        """A tensor is about to be changed in place; whether it is a gradient, and the change was noted."""
         with self._turns:
             entry = self._registry.gradient_of(gradient)
             bumps = entry is not None
             if entry is None:
                 alias = self._registry.aliases.get(id(gradient))
                 if alias is None or alias[0] is not gradient or alias[3]:
-                    return
+                    return False
                 entry = alias[1], alias[2]
             account, position = entry
             self._note(account, position, Change(kind, factor, self._first_location(account), bumps))
+            return True
 
     def note_set(self, parameter: Any, value: Any) -> None:
         """``p.grad = value``."""

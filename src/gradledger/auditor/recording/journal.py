@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gradledger.auditor.recording.account import Account
+from gradledger.auditor.recording.place import Place
 from gradledger.auditor.recording.registry import Registry
 from gradledger.ledger import Entry, Ledger
 
@@ -22,6 +23,7 @@ class Journal:
     def __init__(self, registry: Registry, max_entries: int, on_full: Callable[[Ledger], None] | None) -> None:
         self.entries: list[Entry] = []
         self.max_entries = max_entries
+        self.place = Place()
         self._registry = registry
         self._on_full = on_full
 
@@ -46,4 +48,4 @@ class Journal:
 
     def _ledger_of(self, entries: list[Entry]) -> Ledger:
         names = self._registry.names()
-        return Ledger(replace(entry, account=names[entry.account]) for entry in entries)
+        return Ledger(replace(entry, account=names[entry.account], rank=self.place.rank) for entry in entries)

@@ -9,6 +9,7 @@ from gradledger.auditor.reading.locations import user_location
 from gradledger.auditor.recording.account import Account
 from gradledger.auditor.recording.by_hand import ByHand
 from gradledger.auditor.recording.journal import Journal
+from gradledger.auditor.recording.place import place_in
 from gradledger.auditor.recording.registry import Registry
 from gradledger.auditor.recording.state import Call, ThreadState
 from gradledger.ledger import Sync
@@ -27,6 +28,8 @@ class Reductions:
     def will_sync(self, module: Any, synced: bool) -> None:
         """A forward of DistributedDataParallel: the backward after it reduces, or does not."""
         with self._registry.turns:
+            if self._journal.place.num_ranks == 1:
+                self._journal.place = place_in(module.process_group)
             known = self._modules.get(module)
             parameters = known[1] if known else frozenset(id(p) for p in module.parameters())
             self._modules[module] = (synced, parameters)
