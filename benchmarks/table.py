@@ -76,17 +76,53 @@ def planning_table(result: dict[str, Any]) -> str:
     return "## What `plan` recommends, against real updates of every size\n\n" + "\n".join(lines)
 
 
+def gpu_tables(result: dict[str, Any]) -> str:
+    tasks = {
+        "large": "a language model of 12 layers, 512 tokens a sample, bf16-mixed, effective batch 64",
+        "small": "a model whose kernels are shorter than their launches, effective batch 64",
+    }
+    head = ["| | times the hand-written time | quartiles | median | peak | reserved |", "|---|---|---|---|---|---|"]
+    sections = []
+    for key, title in tasks.items():
+        lines = [
+            f"| {name} | {row['ratio']:.3f} | {row['low_quartile']:.3f}–{row['high_quartile']:.3f} | "
+            f"{row['median_seconds'] * 1e3:.1f} ms | {_megabytes(row['peak_bytes'])} | {_megabytes(row['reserved_bytes'])} |"
+            for name, row in result[key].items()
+        ]
+        sections.append(f"## On a GPU: {title}\n\n" + "\n".join([*head, *lines]))
+    rows = [
+        f"| {size} | {row['seconds'] * 1e3:.0f} ms | {row['peak_bytes'] / 1e6:.1f} MB |"
+        for size, row in result["growth"].items()
+    ]
+    head = ["| effective batch | time | peak beyond what lasts |", "|---|---|---|"]
+    sections.append("## On a GPU: growth of the large one at micro-batches of 4\n\n" + "\n".join([*head, *rows]))
+    head = ["| | micro-batch | planned / real peak | planned / real seconds | |", "|---|---|---|---|---|"]
+    rows = [
+        f"| {name} | {size} | {row['planned_bytes'] / row['real_bytes']:.3f} | "
+        f"{row['planned_seconds'] / row['real_seconds']:.2f} | {'recommended' * (int(size) == plan['recommended'])} |"
+        for name, plan in result["plans"].items()
+        for size, row in plan["rows"].items()
+    ]
+    sections.append("## On a GPU: what `plan` predicts\n\n" + "\n".join([*head, *rows]))
+    return "\n\n".join(sections)
+
+
+def _megabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:.0f} MB"
+
+
 def machine_line(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    device = f"{result['device']}, " if "device" in result else ""
     return (
-        f"*{result['date']}, {result['num_cores']} × {result['processor']}, Python {result['python']}, {versions}; "
-        f"{result.get('clock', 'wall')} clock.*"
+        f"*{result['date']}, {device}{result['num_cores']} × {result['processor']}, Python {result['python']}, "
+        f"{versions}; {result.get('clock', 'wall')} clock.*"
     )
 
 
 def page() -> str:
     sections = [HEAD.rstrip()]
-    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "saving", "planning"):
+    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "saving", "planning", "gpu"):
         path = RESULTS / f"{name}.json"
         if not path.exists():
             continue
@@ -96,6 +132,7 @@ def page() -> str:
             "recovery": recovery_table,
             "saving": saving_table,
             "planning": planning_table,
+            "gpu": gpu_tables,
         }
         body = special[name](result) if name in special else ratio_table(name, result)
         sections += [body, machine_line(result)]

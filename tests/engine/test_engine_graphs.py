@@ -364,4 +364,4 @@ def test_on_a_gpu_a_loss_that_waits_for_a_value_is_explained() -> None:
     for _ in range(4):
         usual.update(data(1)[0], loss_fn, micro_batch_size=8)
         held.append(torch.cuda.memory_allocated())
-    assert held[-1] == held[1]
+    assert max(held[1:]) - min(held[1:]) < 2**16  # a few small blocks come and go with other tests' garbage

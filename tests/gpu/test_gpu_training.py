@@ -1,10 +1,12 @@
 """On a GPU: configured runs that are stopped and gone on with, compiled windows, and the proof on a user's model."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 
 import gradledger
@@ -34,7 +36,15 @@ def test_a_run_that_was_stopped_anywhere_goes_on_bitwise(tmp_path: Any, precisio
         assert came_to(again, tmp_path / str(number)) == expected, event
 
 
+@pytest.fixture
+def _own_compiler() -> Iterator[None]:
+    """The compiler compiles in this process, and not in others that outlive the test."""
+    with torch._inductor.config.patch(compile_threads=1):
+        yield
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+@pytest.mark.usefixtures("_own_compiler")
 def test_compiled_windows_are_compiled_once_for_full_micro_batches_and_tails() -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -58,7 +68,7 @@ def test_verify_proves_a_model_on_the_device() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)).cuda()
     batch = torch.randn(30, 8, device="cuda"), torch.randint(4, (30,), device="cuda")
-    assert gradledger.verify(model, classified, batch).is_exact
+    assert gradledger.verify(model, classified, batch, micro_batch_size=7).is_exact
 
 
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp2"])

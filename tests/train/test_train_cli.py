@@ -94,7 +94,7 @@ def test_the_weights_are_those_that_were_measured(default_run):
     setup = prepare(load_config(default_run.path / "config.yaml"))
     setup.model.load_state_dict(weights)
     inputs, labels = setup.data.validation.tensors
-    accuracy = (setup.model(inputs).argmax(1) == labels).double().mean().item()
+    accuracy = (setup.model.cpu()(inputs).argmax(1) == labels).double().mean().item()
     last = [r for r in _lines(default_run.path, "evaluation") if r["split"] == "validation"][-1]
     assert accuracy == pytest.approx(last["accuracy"])
 

@@ -33,7 +33,7 @@ def _call(directory, *arguments):
 @pytest.fixture(scope="module")
 def called(tmp_path_factory):
     directory = tmp_path_factory.mktemp("compare")
-    called = _call(directory, "--arms", "all", "--seeds", "2", "--set", "epochs=3")
+    called = _call(directory, "--arms", "all", "--seeds", "2", "--set", "epochs=3", "--set", "device=cpu")
     called.path = directory / "runs" / "compare-digits-1"
     called.record = json.loads((called.path / "compare.json").read_text()) if called.path.exists() else None
     return called

@@ -90,6 +90,4 @@ def _are_finite(values: Sequence[float | Tensor]) -> bool | Tensor:
 
 
 def _both(one: bool | Tensor, other: bool | Tensor) -> bool | Tensor:
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return torch.logical_and(torch.as_tensor(one), torch.as_tensor(other))
-    return one and other
+    return one & other  # a bool joins a tensor on whatever device it is

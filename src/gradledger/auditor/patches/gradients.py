@@ -13,6 +13,14 @@ from gradledger.auditor.recording.recorder import Recorder
 Maker = Callable[[Recorder, Any], Any]
 
 
+class _InPlaceOf(property):
+    """Stands where a property of torch's own was, with what torch's compiler reads of that one when it is imported."""
+
+    def __init__(self, original: Any, get: Any, put: Any) -> None:
+        super().__init__(get, put, original.__delete__, original.__doc__)
+        self.__objclass__ = original.__objclass__
+
+
 def watch_grad_property(recorder: Recorder, original: Any) -> Any:
     """``p.grad = value``."""
     put = original.__set__
@@ -22,7 +30,7 @@ def watch_grad_property(recorder: Recorder, original: Any) -> Any:
             recorder.by_hand.note_set(self, value)
         put(self, value)
 
-    return property(original.__get__, set_grad, original.__delete__, original.__doc__)
+    return _InPlaceOf(original, original.__get__, set_grad)
 
 
 def watch_data_property(recorder: Recorder, original: Any) -> Any:
@@ -40,7 +48,7 @@ def watch_data_property(recorder: Recorder, original: Any) -> Any:
         if id(self) in recorder.registry.owners:
             recorder.by_hand.note_weights(self)
 
-    return property(get_data, set_data, original.__delete__, original.__doc__)
+    return _InPlaceOf(original, get_data, set_data)
 
 
 def watch_in_place(kind: str, *, inverse: bool = False) -> Maker:

@@ -164,7 +164,7 @@ class Replicas(Wrapper):
             if renew:
                 module.reducer._reset_state()
             module.reducer._rebuild_buckets()
-            if module.forward_sync_buffers and module.modules_buffers:
+            if _gives_buffers(module) and module.modules_buffers:
                 module._sync_buffers()  # type: ignore[no-untyped-call]
 
     def end_window(self) -> None:
@@ -220,3 +220,9 @@ class Replicas(Wrapper):
             for name, parameter in module.module.named_parameters()
             if parameter.requires_grad and name not in module.parameters_to_ignore
         ]
+
+
+def _gives_buffers(module: DistributedDataParallel) -> bool:
+    """Whether its forwards begin with rank 0's buffers; torch calls it ``broadcast_buffers`` before 2.13."""
+    choice = getattr(module, "forward_sync_buffers", None)
+    return bool(module.broadcast_buffers if choice is None else choice)
