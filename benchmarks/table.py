@@ -86,7 +86,8 @@ def gpu_tables(result: dict[str, Any]) -> str:
     for key, title in tasks.items():
         lines = [
             f"| {name} | {row['ratio']:.3f} | {row['low_quartile']:.3f}–{row['high_quartile']:.3f} | "
-            f"{row['median_seconds'] * 1e3:.1f} ms | {_megabytes(row['peak_bytes'])} | {_megabytes(row['reserved_bytes'])} |"
+            f"{row['median_seconds'] * 1e3:.1f} ms | {row['peak_bytes'] / 1e6:.0f} MB | "
+            f"{row['reserved_bytes'] / 1e6:.0f} MB |"
             for name, row in result[key].items()
         ]
         sections.append(f"## On a GPU: {title}\n\n" + "\n".join([*head, *lines]))
@@ -105,10 +106,6 @@ def gpu_tables(result: dict[str, Any]) -> str:
     ]
     sections.append("## On a GPU: what `plan` predicts\n\n" + "\n".join([*head, *rows]))
     return "\n\n".join(sections)
-
-
-def _megabytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e6:.0f} MB"
 
 
 def machine_line(result: dict[str, Any]) -> str:
