@@ -252,13 +252,16 @@ def count_reductions(model: nn.Module) -> Counter:
 
 def count_reduce_scatters(counter: Counter) -> None:
     """What FSDP2 calls to reduce, counted for as long as the rank lives."""
-    reduce_scatter = dist.reduce_scatter_single
+    name = (
+        "reduce_scatter_single" if hasattr(dist, "reduce_scatter_single") else "reduce_scatter_tensor"
+    )  # torch < 2.13
+    reduce_scatter = getattr(dist, name)
 
     def counting(*arguments: Any, **options: Any) -> Any:
         counter.num_reductions += 1
         return reduce_scatter(*arguments, **options)
 
-    dist.reduce_scatter_single = counting
+    setattr(dist, name, counting)
     all_reduce = dist.all_reduce
 
     def counting_copies(*arguments: Any, **options: Any) -> Any:

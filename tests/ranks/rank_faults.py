@@ -23,6 +23,7 @@ from torch.distributed.fsdp import FSDPModule
 
 import gradledger
 from engine.oracle import relative_distance, train_on_whole_batches
+from gradledger.engine.parallel.older_torch import parameter_groups_of
 
 
 def accumulate(model: nn.Module, **options: Any) -> gradledger.Accumulator:
@@ -308,7 +309,7 @@ def held_gradients(model: nn.Module) -> int:
     tensors = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            for group in module._get_fsdp_state()._fsdp_param_groups:
+            for group in parameter_groups_of(module._get_fsdp_state()):
                 for parameter in group.fsdp_params:
                     unsharded = getattr(parameter, "_unsharded_param", None)
                     tensors += [parameter.unsharded_accumulated_grad, parameter.sharded_param.grad]

@@ -185,10 +185,10 @@ class _TwoPasses:
         for part, micro_batch in zip(self._parts, self._window, strict=True):
             self.current = part
             part.generators, part.buffers = Generators(self._devices), self._history.take()
+            if part is self._parts[-1]:  # casts of parameters made without a graph must not serve it, nor the replays
+                torch.clear_autocast_cache()
             with torch.no_grad() if part is not self._parts[-1] else nullcontext():
                 part.output = part.encode(model, micro_batch)
-        # Casts of parameters made without a graph must not serve the replays, which need their graph.
-        torch.clear_autocast_cache()
         for part in self._parts:
             _cut_from_graph(part)
 

@@ -18,7 +18,7 @@ class _InPlaceOf(property):
 
     def __init__(self, original: Any, get: Any, put: Any) -> None:
         super().__init__(get, put, original.__delete__, original.__doc__)
-        self.__objclass__ = original.__objclass__
+        self.__name__, self.__objclass__ = original.__name__, original.__objclass__
 
 
 def watch_grad_property(recorder: Recorder, original: Any) -> Any:

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from gradledger.engine.parallel.older_torch import parameter_groups_of, reset_iter_state
 from gradledger.engine.parallel.wrappers import Wrapper
 from gradledger.errors import UserError
 
@@ -92,7 +93,7 @@ class Shards(Wrapper):
         if not self._has_begun:
             return
         for module in self._modules:
-            module.reset_iter_state()  # which leaves what was accumulated
+            reset_iter_state(module)  # which leaves what was accumulated
         for leaf in self.leaves():
             leaf.grad = None
         for group in self._parameter_groups():
@@ -115,7 +116,7 @@ class Shards(Wrapper):
 
     def _parameter_groups(self) -> list[Any]:
         states = [module._get_fsdp_state() for module in self._all() if isinstance(module, FSDPModule)]
-        return [group for state in states for group in state._fsdp_param_groups]
+        return [group for state in states for group in parameter_groups_of(state)]
 
 
 def outermost_shards(model: nn.Module) -> list[FSDPModule]:
