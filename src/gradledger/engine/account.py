@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import traceback
 import weakref
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from gradledger.errors import UserError
 
 _live_accounts: dict[int, weakref.ref[Account]] = {}
 """Accounts whose accumulator is alive: who else owns parameters decides whether a backward must be fenced in."""
+
+_numbers = itertools.count()
 
 
 class Account:
@@ -51,12 +54,11 @@ class Account:
         self._ungradiented: list[tuple[str, Tensor]] = []
         self.fence: list[Tensor] | None = None
         self._foreign: list[Tensor] = []
-        self.neighbours: tuple[int, ...] = ()
-        """The other accounts that there were when the last window opened."""
+        self._number = number = next(_numbers)
+        self._neighbours: frozenset[int] = frozenset()
         self._reaches_foreign: bool | None = None
         self._guard_optimizer()
-        key = id(self)
-        _live_accounts[key] = weakref.ref(self, lambda _: _live_accounts.pop(key, None))
+        _live_accounts[number] = weakref.ref(self, lambda _: _live_accounts.pop(number, None))
 
     def open(self) -> bool:
         """Begin a window with no gradients. Says whether older ones had to be cleared.
@@ -122,10 +124,15 @@ class Account:
         A fence (``inputs=`` of a backward) costs a few percent on a deep model, so it is raised only where needed:
         when the graph of a window's first loss reaches foreign parameters, or another account has an open window.
         """
-        if self._foreign and self.fence is None and self._reaches_foreign is None:
+        if self.is_fence_undecided:
             self._reaches_foreign = _reaches(loss, self._foreign)
             if self._reaches_foreign:
                 self._raise_fence()
+
+    @property
+    def is_fence_undecided(self) -> bool:
+        """Whether the next loss will be seen through for the parameters of other accounts."""
+        return bool(self._foreign) and self.fence is None and self._reaches_foreign is None
 
     def watch(self) -> None:
         """Remember one gradient's identity and version, to notice when somebody else changes it."""
@@ -210,11 +217,12 @@ class Account:
             self.fence = None
 
     def _meet(self, others: list[Account]) -> None:
-        neighbours = tuple(id(other) for other in others)
-        if neighbours == self.neighbours:
+        neighbours = frozenset(other._number for other in others)
+        if neighbours == self._neighbours:
             return
-        self.neighbours = neighbours
-        self._reaches_foreign = None
+        if not neighbours < self._neighbours:
+            self._reaches_foreign = None
+        self._neighbours = neighbours
         own = {id(parameter) for parameter in self.parameters}
         self._foreign = [p for other in others for p in other.parameters if id(p) not in own]
 

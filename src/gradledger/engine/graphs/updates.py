@@ -75,17 +75,19 @@ class GraphedUpdates:
             UserError: Forward and backward cannot be captured, or replays come to something else.
         """
         accumulator = self._accumulator
-        fence, neighbours = accumulator._account.fence, accumulator._account.neighbours
+        self._is_used = False
+        fence = accumulator._account.fence
         key = (
             batch_key(window._micro_batches[0]),
             function_key(loss_fn),
             model_key(accumulator.model, accumulator._account.parameters),
-            (neighbours, None if fence is None else tuple(map(id, fence))),
+            None if fence is None else tuple(map(id, fence)),
         )
-        self._is_used = False
         if self._known is None or self._known.key != key:
             self._count_stale(key)
             self._known = _Known(key, loss_fn)
+            return
+        if accumulator._account.is_fence_undecided:  # which takes the graph of a loss
             return
         self._is_used = True
         if self._known.num_rehearsals < _NUM_REHEARSALS:
