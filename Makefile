@@ -8,12 +8,16 @@ PYTEST_WORKERS ?= 2
 # torch and its peers otherwise start as many threads per worker as there are cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test check format lint types docs clean
+.PHONY: run test fuzz check format lint types docs clean
 run: $(VENV)/.run-ready
 	OMP_NUM_THREADS= $(BIN)/python -m gradledger train
 
 test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS)
+
+# Bad input for every reader: 10,000 cases, and a table of what became of them.
+fuzz: $(VENV)/.test-ready
+	cd tests && PYTHONPATH=../src ../$(BIN)/python -m fuzz --cases 10000 --keep
 
 check: lint types docs test
 

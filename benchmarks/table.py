@@ -108,6 +108,15 @@ def gpu_tables(result: dict[str, Any]) -> str:
     return "\n\n".join(sections)
 
 
+def fuzz_table(result: dict[str, Any]) -> str:
+    columns = list(next(iter(result["table"].values())))
+    lines = ["| bad | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    sums = {column: sum(row[column] for row in result["table"].values()) for column in columns}
+    for name, row in {**result["table"], "**all**": sums}.items():
+        lines.append(f"| {name} | " + " | ".join(f"{row[column]:,}" for column in columns) + " |")
+    return "## Bad input (`make fuzz`, [what is counted](bad-input.md))\n\n" + "\n".join(lines)
+
+
 def machine_line(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     device = f"{result['device']}, " if "device" in result else ""
@@ -119,7 +128,7 @@ def machine_line(result: dict[str, Any]) -> str:
 
 def page() -> str:
     sections = [HEAD.rstrip()]
-    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "saving", "planning", "gpu"):
+    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "saving", "planning", "gpu", "fuzz"):
         path = RESULTS / f"{name}.json"
         if not path.exists():
             continue
@@ -130,6 +139,7 @@ def page() -> str:
             "saving": saving_table,
             "planning": planning_table,
             "gpu": gpu_tables,
+            "fuzz": fuzz_table,
         }
         body = special[name](result) if name in special else ratio_table(name, result)
         sections += [body, machine_line(result)]

@@ -1,5 +1,6 @@
 """The ledger's forms: text, JSON lines, blocks; and what becomes of damaged files."""
 
+import json
 import math
 from dataclasses import fields
 
@@ -173,3 +174,12 @@ def test_a_ledger_reads_well():
     assert len(repr(Ledger(from_text("B " * 1000)))) < 140
     assert Ledger(from_text("B:critic S")).accounts == ("critic", "main")
     assert Ledger(from_text("Z")) == Ledger([Zero()])
+
+
+def test_a_token_of_any_length_is_refused_in_few_words():
+    with pytest.raises(ValueError, match=r"^'x{40}' is no entry") as caught:
+        from_text("Z " + "x" * 10_000)
+    assert len(str(caught.value)) < 200
+    with pytest.raises(ValueError, match="unknown kind") as caught:
+        entry_from_json(json.dumps({"kind": "x" * 10_000}))
+    assert len(str(caught.value)) < 500

@@ -1,6 +1,7 @@
 """Which files are linted: folders searched, ``.gitignore`` heeded, what cannot hold a training loop turned away."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,28 @@ def test_a_line_of_python_that_looks_like_one_for_ipython_stays():
     assert found_in(notebook(asked), "book.ipynb") == []
     with_magic = asked.partition("rest")[0] + "!ls\n"
     assert found_in(notebook(with_magic), "other.ipynb") == []
+
+
+@pytest.mark.parametrize("pattern", ["[z-a].py", "[", "**a" * 40 + "b", "*a" * 60 + "b", "a/" + "**/" * 60 + "b"])
+def test_no_pattern_takes_for_ever_or_fails(tmp_path, pattern):
+    name = "a" * 150 + ".py"
+    (tmp_path / name).write_text("")
+    (tmp_path / ".gitignore").write_text(pattern)
+    assert files_below([tmp_path]) == [tmp_path / name]
+
+
+def test_only_files_are_taken_from_a_folder(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    os.mkfifo(tmp_path / ".gitignore")
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    (tmp_path / "endless.py").symlink_to("/dev/zero")
+    (tmp_path / "folder.py").mkdir()
+    assert files_below([tmp_path]) == []
+    assert lint_paths([tmp_path / "endless.py"]).unreadable == [
+        f"{tmp_path}/endless.py has more than the 16,777,216 bytes that are read of such a file"
+    ]
+
+
+def test_white_space_in_a_notebook_takes_no_time():
+    source = f"x {' ' * 300_000}\n!ls\n{STALE}"
+    assert found_in(notebook(source), "book.ipynb")

@@ -144,3 +144,23 @@ def test_edits_refuse_a_line_that_is_no_statement_of_its_own():
     assert edited("if a: b()\nc()\n", [Move(1, "after", 2)]) is None
     assert edited("a(); b()\nc()\n", [Remove(1)]) is None
     assert edited("a()\n", [Replace(1, "x", "y")]) is None
+
+
+def test_a_file_keeps_its_encoding(tmp_path, monkeypatch, capsys):
+    source = next(path for path in loops("broken") if path.stem == "stale_never_zeroed").read_text()
+    (tmp_path / "train.py").write_bytes(f"# coding: latin-1\n# é\n{source}".encode("latin-1"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gradledger", "lint", "--fix", "train.py"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (0, None), capsys.readouterr()
+    assert b"# \xe9\n" in (tmp_path / "train.py").read_bytes()
+
+
+def test_a_file_that_cannot_be_read_is_passed_over(tmp_path, monkeypatch, capsys):
+    (tmp_path / "train.py").symlink_to("/proc/self/mem")
+    monkeypatch.setattr(sys, "argv", ["gradledger", "lint", "--fix", str(tmp_path / "train.py")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "cannot be read" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from torch import nn
 from faults.disk import full_at, watched_disk
 from gradledger import UserError
 from gradledger.train.checkpoint.encoding import decode, encode
-from gradledger.train.checkpoint.layout import CheckpointError, Extent, Place, checkpoints_in, manifest_bytes
+from gradledger.train.checkpoint.layout import CheckpointError, Extent, Place, checkpoints_in, extent_of, manifest_bytes
 from gradledger.train.checkpoint.lines import LineFile
 from gradledger.train.checkpoint.making import write_checkpoint
 from gradledger.train.checkpoint.reading import newest_good, put_aside, read_checkpoint
@@ -268,3 +268,66 @@ def test_lines_wait_while_the_disk_is_full_and_none_is_lost(tmp_path, monkeypatc
     again.close()
     with pytest.raises(FileExistsError):
         LineFile(tmp_path / "lines")
+
+
+def _vouched_for(path, manifest=(), state=None):
+    """A checkpoint with other fields, whose hashes are right."""
+    plain = json.loads((path / "state.json").read_text()) if state is None else state
+    (path / "state.json").write_text(json.dumps(plain))
+    record = json.loads((path / "manifest.json").read_text())
+    record.pop("sha256")
+    record["files"]["state.json"] = extent_of(path / "state.json")._asdict()
+    (path / "manifest.json").write_bytes(manifest_bytes({**record, **dict(manifest)}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"files": 5}, "its files are not model.safetensors"),
+        ({"files": {}}, "its files are not model.safetensors"),
+        ({"number": "7"}, "number is '7'"),
+        ({"update": -1}, "update is -1"),
+        ({"micro_batch": 1.5}, "micro_batch is 1.5"),
+    ],
+)
+def test_a_manifest_of_somebody_else_is_refused(tmp_path, manifest, message):
+    path = _vouched_for(write_checkpoint(tmp_path, Place(1, 0), {"model": {}}, {}, keep=1), manifest)
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lines": 5}, "TypeError"),
+        ({"lines": {"../../secret": {"num_bytes": 0, "sha256": ""}}}, "it speaks of files outside the run directory"),
+        ({"lines": {"ledger.jsonl": {"num_bytes": 0.5, "sha256": ""}}}, "is no number of bytes with their SHA-256"),
+        ({"num_ranks": 0}, "it does not say how many ranks wrote it"),
+    ],
+)
+def test_a_state_of_somebody_else_is_refused(tmp_path, change, message):
+    path = write_checkpoint(tmp_path, Place(1, 0), {"model": {}}, {}, keep=1)
+    plain = json.loads((path / "state.json").read_text())
+    _vouched_for(path, state={**plain, **change})
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_without_a_configuration_is_refused(tmp_path):
+    checkpoint = read_checkpoint(write_checkpoint(tmp_path, Place(1, 0), {"model": {}}, {}, keep=1))
+    with pytest.raises(CheckpointError, match=r"state.json is damaged: it holds no configuration"):
+        checkpoint.config  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json"])
+def test_a_pipe_or_an_endless_file_in_a_checkpoint_is_refused(tmp_path, name):
+    path = write_checkpoint(tmp_path, Place(1, 0), {"model": {}}, {}, keep=1)
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(CheckpointError, match=r"it is not JSON|it is no regular file"):
+        read_checkpoint(path)
+    (path / name).unlink()
+    (path / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match=r"has more than the|it is no regular file"):
+        read_checkpoint(path)

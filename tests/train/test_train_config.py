@@ -1,5 +1,6 @@
 """What a configuration may say, and what a mistake in it is told."""
 
+import re
 import subprocess
 import sys
 
@@ -71,13 +72,16 @@ def test_an_empty_file_is_every_default(tmp_path):
         ("epoch=3", r"unknown key 'epoch' \(value 3\): did you mean 'epochs'\? The keys are name, output, data"),
         ("Micro-Batch-Size=3", "unknown key 'Micro-Batch-Size' .*did you mean 'micro_batch_size'"),
         ("zzz=3", r"unknown key 'zzz' \(value 3\): the nearest valid name is"),
-        ("epochs=ten", "epochs is 'ten': it must be a whole number of at least 1"),
+        ("epochs=ten", "epochs is 'ten': it must be a whole number of at least 1, and at most 1000000000000"),
         ("epochs=true", "epochs is True: it must be a whole number"),
         ("epochs=2.0", "epochs is 2.0: it must be a whole number"),
-        ("epochs=0", "epochs is 0: it must be a whole number of at least 1"),
-        ("steps=0", "steps is 0: it must be a whole number of at least 1"),
+        ("epochs=0", "epochs is 0: it must be a whole number of at least 1, and at most 1000000000000"),
+        ("steps=0", "steps is 0: it must be a whole number of at least 1, and at most 1000000000000"),
         ("micro_batch_size=-1", "micro_batch_size is -1"),
-        ("micro_batch_size=0", "micro_batch_size is 0: it must be a whole number of at least 1, or auto"),
+        (
+            "micro_batch_size=0",
+            "micro_batch_size is 0: it must be a whole number of at least 1, and at most 1000000000000, or auto",
+        ),
         ("micro_batch_size=automatic", "micro_batch_size is 'automatic': it must be a whole number .* or auto"),
         ("micro_batch_size=auto", "micro_batch_size is auto, so effective_batch_size must say"),
         ("checkpointing=yes please", "checkpointing is 'yes please': it must be true or false"),
@@ -171,3 +175,32 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_mistake_is_told_before_torch_is_loaded():
     code = "import sys, gradledger.train.config as c; c.load_config(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: &a [*a]", "a value refers to itself"),
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 12)),
+            "it has more than 10,000 values",
+        ),
+        ("epochs: 0x" + "f" * 9000, "a whole number is too large"),
+        (
+            "epochs: 1000000000000000000000000000000",
+            "it must be a whole number of at least 1, and at most 1000000000000",
+        ),
+        ("effective_batch_size: 1000000000000000000000000000000", "and at most 1000000000000"),
+        ("[" * 3000, "is not YAML"),
+        ("name: [" + "x, " * 5000 + "x]", "name is ['x', 'x', 'x', 'x', 'x', 'x', ...]: it must be"),
+        ("# " + "x" * 300_000, "has more than the 262,144 bytes that are read of such a file"),
+        ("num_threads: 1000000", "it must be a whole number from 1 to 1024, or null"),
+        ("num_workers: 1000000", "it must be a whole number of processes, from 0 to 1024"),
+    ],
+)
+def test_what_grows_without_end_is_refused_in_few_words(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        load_config(path)
+    assert len(str(caught.value)) < 2500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -14,9 +15,12 @@ from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from gradledger.errors import UserError
+from gradledger.reading import read_file
 
 if TYPE_CHECKING:
     from gradledger.auditor.session import Auditor
+
+_MOST_BYTES = 1 << 24
 
 Outcome = Literal["finished", "stopped", "interrupted", "failed"]
 
@@ -44,13 +48,19 @@ def load_script(path: str) -> CodeType:
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder: name the script in it")
     try:
-        with tokenize.open(path) as file:
-            source = file.read()
+        raw = io.BytesIO(read_file(path, most_bytes=_MOST_BYTES))
+        encoding, _ = tokenize.detect_encoding(raw.readline)
+        raw.seek(0)
+        source = io.TextIOWrapper(raw, encoding).read()
         return compile(source, os.path.abspath(path), "exec", dont_inherit=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except SyntaxError as error:
         raise UserError(f"{path}, line {error.lineno or 1}: {error.msg}") from None
+    except UserError:
+        raise
+    except (RecursionError, MemoryError):
+        raise UserError(f"{path} nests too deeply") from None
     except ValueError as error:  # null bytes, a wrong encoding
         raise UserError(f"{path} is not a Python script: {error}") from None
 

@@ -4,18 +4,25 @@ A command module holds one function of its own name with typer's annotations; it
 ``raise typer.Exit(status)`` where its status is not 0.
 """
 
+import io
+import os
 import sys
+import traceback
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from gradledger.errors import UserError
+from gradledger.printing import printable, shortened
 
+ClickException: Any = typer.BadParameter.__mro__[2]  # of typer's own copy of click, or of click itself
 USAGE_STATUS = 2
+TRACEBACK_VARIABLE = "GRADLEDGER_TRACEBACK"
+"""In the environment: an error's traceback is shown before its message."""
 
 
 class _LazyCommands(TyperGroup):
@@ -53,9 +60,42 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line and status 2."""
+    """Run the command line; what the user or the system does wrong ends in one line and status 2."""
     try:
-        app(prog_name="gradledger")
-    except UserError as error:
-        typer.echo(f"gradledger: {error}", err=True)
-        sys.exit(USAGE_STATUS)
+        status = app(prog_name="gradledger", standalone_mode=False)
+        sys.stdout.flush()
+    except ClickException as error:
+        shown = io.StringIO()
+        error.show(file=shown)
+        _end(shown.getvalue().rstrip("\n"))
+    except typer.Abort:
+        _end("Aborted")
+    except (UserError, OSError, MemoryError) as error:
+        _end(f"gradledger: {_described(error)}")
+    else:
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end(message: str) -> NoReturn:
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exc()
+    sys.stderr.write(f"{printable(shortened(message))}\n")
+    _give_up_output()
+    sys.exit(USAGE_STATUS)
+
+
+def _described(error: UserError | OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this input"
+    if not isinstance(error, OSError):
+        return str(error)
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else f"reading or writing failed: {reason}"
+
+
+def _give_up_output() -> None:
+    """What standard output did not take must not be tried again when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

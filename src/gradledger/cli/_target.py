@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gradledger.blaming import explained
 from gradledger.errors import UserError
 
 KEYS = ("model", "loss_fn", "batch")
@@ -32,8 +33,8 @@ def call_target(target: str) -> dict[str, Any]:
         raise UserError(f"{place} has no callable {name!r}")
     try:
         made = make()
-    except Exception as error:
-        raise UserError(f"{target} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{target} failed: {explained(error)}") from error
     if isinstance(made, tuple) and len(made) == len(KEYS):
         return dict(zip(KEYS, made, strict=True))
     if not isinstance(made, dict) or set(KEYS) - set(made):
@@ -65,6 +66,6 @@ def _module(place: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(path.stem, module)
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{place} cannot be imported: {explained(error)}") from error
     return module

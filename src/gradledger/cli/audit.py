@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gradledger.cli._console import tell, write
 from gradledger.findings import FormatName
 
 SCRIPT_FAILED_STATUS = 3
@@ -22,6 +23,8 @@ def audit(
     stop_after: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N updates.")] = None,
 ) -> None:
     """Run a training script unchanged and name every accumulation and zeroing bug.
+
+    This executes the script, with all that it does: audit only what you would run. lint executes nothing.
 
     Exit status: 0 nothing at warning or above, 1 findings, 2 wrong usage or a script that cannot be read, 3 the
     script itself failed or was interrupted (findings so far are reported).
@@ -78,9 +81,9 @@ def _write(report: str, notes: list[str], format_name: FormatName, output: Path 
         output.write_text(report, encoding="utf-8")
     to_stderr = output is not None or format_name != "text"
     for note in notes:
-        typer.echo(note, err=to_stderr)
+        tell(note) if to_stderr else write(f"{note}\n")
     if output is None:
-        typer.echo(report, nl=False)
+        write(report, styled=True)
 
 
 audit.context_settings = {"allow_interspersed_args": False}  # type: ignore[attr-defined]

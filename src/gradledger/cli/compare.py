@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gradledger.cli._console import make_console
+from gradledger.cli._console import make_console, write
 from gradledger.cli.train import EXIT_STATUS, INTERRUPTED_STATUS, working_directory_importable
 
 DEFAULT_OVERRIDES = ("epochs=10",)
@@ -73,6 +73,6 @@ def _compare(path: Path | None, overrides: list[str], arm_names: str | None, num
     statements = statements_of(comparison)
     write_comparison(comparison, statements, directory)
     print_comparison(console, comparison, statements, str(directory))
-    typer.echo(f"Report             {write_report([directory], directory / 'report.html')}")
+    write(f"Report             {write_report([directory], directory / 'report.html')}\n")
     last = comparison.runs[-1].exit if comparison.runs else "finished"
     return EXIT_STATUS[last] if last in STOPPED else 0

@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+from gradledger.cli._console import tell, write
+from gradledger.errors import UserError
+from gradledger.reading import read_file
+
 _UNREADABLE_STATUS = 2
 
 
@@ -24,7 +28,6 @@ def lint(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was not analysed, and why.")] = False,
 ) -> None:
     """Find accumulation and zeroing bugs in source text, without running anything: .py files and notebooks."""
-    from gradledger.errors import UserError
     from gradledger.findings import FORMATS, exit_status, in_source_order, render, selection
     from gradledger.lint import lint_paths, lint_text
     from gradledger.lint.files.config import read_config
@@ -41,7 +44,7 @@ def lint(
     selection([(rule.slug, rule.code) for rule in all_rules()], select, ignore)  # a wrong name ends here
     files = [] if paths == [Path("-")] else files_below(paths or [Path()], config.exclude)
     if fix or diff:
-        _mend(files, select, ignore, write=fix and not diff)
+        _mend(files, select, ignore, in_place=fix and not diff)
     if diff:
         return
     if paths == [Path("-")]:
@@ -56,26 +59,31 @@ def lint(
     else:
         written = render(findings, format_name, descriptions=descriptions())
     if output is None:
-        sys.stdout.write(written)
+        write(written)
     else:
         output.write_text(written, encoding="utf-8")
     for message in [*report.unreadable, *(report.not_analysed if verbose else [])]:
-        typer.echo(f"gradledger: {message}" if message in report.unreadable else f"info: {message}", err=True)
+        tell(f"gradledger: {message}" if message in report.unreadable else f"info: {message}")
     status = _UNREADABLE_STATUS if report.unreadable else exit_status(findings)
     if status:
         raise typer.Exit(status)
 
 
-def _mend(files: list[Path], select: list[str] | None, ignore: list[str] | None, *, write: bool) -> None:
+def _mend(files: list[Path], select: list[str] | None, ignore: list[str] | None, *, in_place: bool) -> None:
     from gradledger.lint.fix.mending import fixed
+    from gradledger.lint.run import MOST_BYTES
 
     for path in files:
-        mended = fixed(path.read_bytes(), str(path), select, ignore)
+        try:
+            content = read_file(path, most_bytes=MOST_BYTES)
+        except (OSError, UserError):
+            continue  # linting it says so
+        mended = fixed(content, str(path), select, ignore)
         if mended is None:
             continue
-        if write:
-            path.write_text(mended.text, encoding="utf-8")
+        if in_place:
+            path.write_bytes(mended.text.encode(mended.encoding))
             for finding in mended.findings:
-                typer.echo(f"{finding.location}: mended {finding.code} {finding.rule}", err=True)
+                tell(f"{finding.location}: mended {finding.code} {finding.rule}")
         else:
-            sys.stdout.write(mended.diff)
+            write(mended.diff)

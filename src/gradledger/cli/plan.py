@@ -10,8 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from gradledger.blaming import blaming
+from gradledger.cli._console import tell, write
 from gradledger.cli._target import KEYS, call_target
 from gradledger.errors import UserError
+from gradledger.printing import make_console
 
 _OPTIONS = ("optimizer", "precision", "accumulate_dtype", "checkpointing", "offload", "max_seconds")
 _NO_FIT_STATUS = 1
@@ -60,25 +63,27 @@ def plan(
     model, loss_fn, batch = (given.pop(key) for key in KEYS)
     given |= {"checkpointing": True} if checkpointing else {}
     given |= {} if offload is None else {"offload": offload}
-    made = make_plan(
-        model,
-        loss_fn,
-        batch,
-        effective_batch_size=effective_batch,
-        memory=memory,
-        num_ranks=ranks,
-        link=Link(parse_bytes(bandwidth), latency),
-        **given,
-    )
+    link = Link(parse_bytes(bandwidth), latency)
+    with blaming(target):
+        made = make_plan(
+            model,
+            loss_fn,
+            batch,
+            effective_batch_size=effective_batch,
+            memory=memory,
+            num_ranks=ranks,
+            link=link,
+            **given,
+        )
     text = _written(made, output_format, is_for_file=output is not None)
     if output is None:
-        typer.echo(text, nl=not text.endswith("\n"))
+        write(text if text.endswith("\n") else text + "\n", styled=True)
     else:
         try:
             output.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UserError(f"{output} cannot be written: {error.strerror}") from None
-        typer.echo(f"plan written to {output}: {made.verdict}", err=True)
+        tell(f"plan written to {output}: {made.verdict}")
     raise typer.Exit(0 if made.recommended is not None else _NO_FIT_STATUS)
 
 
@@ -89,12 +94,10 @@ def _written(made: Any, output_format: _Format, *, is_for_file: bool) -> str:
         from gradledger.planner.page import as_html
 
         return as_html(made)
-    from rich.console import Console
-
     from gradledger.planner.text import as_rich
 
     is_terminal = sys.stdout.isatty() and not is_for_file
-    console = Console(width=None if is_terminal else 132, highlight=False, force_terminal=is_terminal)
+    console = make_console(width=None if is_terminal else 132, highlight=False, force_terminal=is_terminal)
     with console.capture() as captured:
         console.print(as_rich(made))
     return captured.get()

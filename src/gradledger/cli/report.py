@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gradledger.cli._console import tell, write
 from gradledger.errors import UserError
 
 
@@ -36,13 +37,13 @@ def report(
         raise UserError(f"no format {format!r}: choose one of {', '.join(FORMATS)}")
     text = render(page_of(run_dirs), format)
     if output == Path("-") or (output is None and format != "html"):
-        typer.echo(text, nl=False)
+        write(text)
     else:
         path = write_atomically(text, output or _default_output(run_dirs[0]))
-        typer.echo(f"report written to {path}", err=True)
+        tell(f"report written to {path}")
     if tensorboard is not None:
         for directory in write_tensorboard(read_runs(run_dirs), tensorboard):
-            typer.echo(f"events written to {directory}", err=True)
+            tell(f"events written to {directory}")
 
 
 def _default_output(first: Path) -> Path:

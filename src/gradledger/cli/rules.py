@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from gradledger.cli._console import write
+
 
 def rules(
     slug: Annotated[str | None, typer.Argument(help="A rule's slug or code.", show_default=False)] = None,
@@ -14,11 +16,11 @@ def rules(
     if slug is None:
         width = max(len(rule.slug) for rule in all_rules())
         for rule in all_rules():
-            typer.echo(f"{rule.code}  {rule.slug:{width}}  {rule.severity:7}  {rule.title}")
+            write(f"{rule.code}  {rule.slug:{width}}  {rule.severity:7}  {rule.title}\n")
         return
     rule = rule_named(slug)
-    typer.echo(f"{rule.code} {rule.slug} ({rule.severity})\n\n{rule.documentation}\n\nFix: {rule.fix}\n")
-    typer.echo(f"Wrong:\n\n{_indented(rule.bad)}\nRight:\n\n{_indented(rule.good)}", nl=False)
+    write(f"{rule.code} {rule.slug} ({rule.severity})\n\n{rule.documentation}\n\nFix: {rule.fix}\n\n")
+    write(f"Wrong:\n\n{_indented(rule.bad)}\nRight:\n\n{_indented(rule.good)}")
 
 
 def _indented(code: str) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradledger.blaming import explained, is_foreign
 from gradledger.cli import USAGE_STATUS
-from gradledger.cli._console import make_console
+from gradledger.cli._console import make_console, tell
 from gradledger.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _train(ranks: "RunRanks", options: _Options) -> int:
     """Prepare and run; what all ranks have to say, the first one says."""
     from gradledger.train.resuming import FinishedError, check_same, load_run
 
-    tell = _tell if ranks.is_first else _tell_nobody
+    say = tell if ranks.is_first else _tell_nobody
     try:
         # Before torch is imported, where this process is alone: a mistake is told at once.
         config, resumption = ranks.together(
@@ -96,22 +97,20 @@ def _train(ranks: "RunRanks", options: _Options) -> int:
         if resumption is not None:
             check_same(setup.config, resumption)
             state = load_state(resumption, setup)
-            tell(resumption.describe())
-        opened = open_run(setup, resumption, tell)
+            say(resumption.describe())
+        opened = open_run(setup, resumption, say)
         run = Run(setup, _observers(setup, opened, options), keeper=opened.keeper)
     except FinishedError as finished:
-        tell(str(finished))
+        say(str(finished))
         return 0
-    except UserError:
-        if ranks.is_first:
+    except Exception as error:
+        if not ranks.is_first and isinstance(error, UserError):
+            return USAGE_STATUS
+        if isinstance(error, UserError | OSError) or not is_foreign(error):
             raise
-        return USAGE_STATUS
-    status = _run(run, state, opened.path, tell)
+        raise UserError(f"what the configuration names fails with {explained(error)}") from error
+    status = _run(run, state, opened.path, say)
     return _report(opened.path, options, status) if ranks.is_first else status
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def _tell_nobody(_line: str) -> None:
@@ -128,7 +127,7 @@ def _observers(setup: "Setup", opened: "OpenRun", options: _Options) -> "list[Ob
     observers: list[Observer] = [opened.files, TerminalView(make_console(), table=options.table)]
     if options.watch:
         report = opened.path / "report.html"
-        _tell(f"Open {report}: it renews itself while the run goes on.")
+        tell(f"Open {report}: it renews itself while the run goes on.")
 
         def refresh() -> None:
             with opened.errors.guarded(report):
@@ -138,7 +137,7 @@ def _observers(setup: "Setup", opened: "OpenRun", options: _Options) -> "list[Ob
     return observers
 
 
-def _run(run: "Run", state: dict[str, Any] | None, directory: Path, tell: Callable[[str], None]) -> int:
+def _run(run: "Run", state: dict[str, Any] | None, directory: Path, say: Callable[[str], None]) -> int:
     from gradledger.engine import NonFiniteError, RankError
     from gradledger.engine.memory.limits import is_out_of_memory
     from gradledger.train.terminal import print_results
@@ -147,18 +146,18 @@ def _run(run: "Run", state: dict[str, Any] | None, directory: Path, tell: Callab
     try:
         summary = run.train(state)
     except (NonFiniteError, RankError, WriteError) as error:
-        tell(f"gradledger: training failed: {error}\n{_what_is_kept(run, directory)}")
+        say(f"gradledger: training failed: {error}\n{_what_is_kept(run, directory)}")
         return FAILED_STATUS
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error) and not is_foreign(error):
             raise
-        reason = " ".join([str(error), *getattr(error, "__notes__", ())])
-        tell(f"gradledger: training failed: {reason}\n{_what_is_kept(run, directory)}")
+        reason = " ".join([explained(error), *getattr(error, "__notes__", ())])
+        say(f"gradledger: training failed: {reason}\n{_what_is_kept(run, directory)}")
         return FAILED_STATUS
     if run.setup.ranks.is_first:
         print_results(make_console(), summary, run.evaluations, run.setup.config, str(directory))
     if summary.exit != "finished":
-        tell(f"{summary.exit.capitalize()} after update {summary.num_updates}. {_what_is_kept(run, directory)}")
+        say(f"{summary.exit.capitalize()} after update {summary.num_updates}. {_what_is_kept(run, directory)}")
     return EXIT_STATUS[summary.exit]
 
 
@@ -179,7 +178,7 @@ def _report(directory: Path, options: _Options, status: int) -> int:
         if options.tensorboard is not None:
             write_tensorboard(read_runs([directory]), options.tensorboard)
     except OSError as error:
-        _tell(f"gradledger: the report of {directory} cannot be written: {error.strerror or error}")
+        tell(f"gradledger: the report of {directory} cannot be written: {error.strerror or error}")
         return status or FAILED_STATUS
     return status
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import json
-import sys
 from typing import Annotated, Any
 
 import typer
 
+from gradledger.blaming import blaming
+from gradledger.cli._console import make_console, write
 from gradledger.cli._target import KEYS, call_target
 from gradledger.errors import UserError
 
@@ -48,18 +49,16 @@ def verify(
     _refuse_unknown(target, given)
     chosen = {"micro_batch_size": micro_batch_size, "precision": precision, "reduction": reduction}
     given.update({key: value for key, value in chosen.items() if value is not None})
-    if given.get("micro_batch_size") is None:
-        given["micro_batch_size"] = _uneven_size(given["batch"])
-    result = _verify(given)
+    with blaming(target):
+        if given.get("micro_batch_size") is None:
+            given["micro_batch_size"] = _uneven_size(given["batch"])
+        result = _verify(given)
     if output_format is _Format.JSON:
-        typer.echo(json.dumps(_plain(result.to_json()), indent=2, allow_nan=False))
+        write(json.dumps(_plain(result.to_json()), indent=2, allow_nan=False) + "\n")
     else:
-        from rich.console import Console
-
         from gradledger.verifier.text import as_rich
 
-        console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-        console.print(as_rich(result))
+        make_console(width_without_terminal=110).print(as_rich(result), highlight=False)
     raise typer.Exit(0 if result.is_exact else 1)
 
 

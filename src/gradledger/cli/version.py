@@ -1,10 +1,9 @@
 """``gradledger version``."""
 
-import typer
-
 import gradledger
+from gradledger.cli._console import write
 
 
 def version() -> None:
     """Print the version."""
-    typer.echo(gradledger.__version__)
+    write(f"{gradledger.__version__}\n")

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from gradledger.errors import UserError
 from gradledger.findings.finding import SEVERITIES, Finding, in_source_order, worst_first
 from gradledger.ledger import DEFAULT_ACCOUNT
+from gradledger.printing import make_console, printable
 
 FormatName = Literal["text", "json", "sarif", "github"]
 FORMATS: tuple[FormatName, ...] = get_args(FormatName)
@@ -60,12 +61,11 @@ def render(
 
 
 def _text(findings: Sequence[Finding], color: bool, width: int) -> str:
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
     buffer = StringIO()
-    console = Console(file=buffer, width=width, force_terminal=color, color_system="standard" if color else None)
+    console = make_console(file=buffer, width=width, force_terminal=color, color_system="standard" if color else None)
     for finding in findings:
         head = Text(f"{_place(finding)}: " if finding.location else "")
         head.append(f"{finding.severity} ", _STYLES[finding.severity])
@@ -116,7 +116,7 @@ def _json(findings: Sequence[Finding]) -> str:
         "findings": [_json_finding(finding) for finding in findings],
         "summary": {"total": len(findings), **_counts(findings)},
     }
-    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(report, indent=2) + "\n"
 
 
 def _json_finding(finding: Finding) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _sarif(findings: Sequence[Finding], descriptions: Mapping[str, str]) -> str:
         "results": [_sarif_result(finding, list(codes).index(finding.rule)) for finding in findings],
     }
     schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
 
 def _sarif_result(finding: Finding, rule_index: int) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _github_line(finding: Finding) -> str:
 def _escape(text: str, more: str = "") -> str:
     for character in "%\r\n" + more:
         text = text.replace(character, f"%{ord(character):02X}")
-    return text
+    return printable(text)
 
 
 def _place(finding: Finding) -> str:

@@ -12,6 +12,7 @@ from typing import IO, Any, get_args
 
 from gradledger.ledger.book import Ledger
 from gradledger.ledger.entries import KINDS, Entry, Location, Reduction
+from gradledger.printing import shown
 
 FORMAT_VERSION = 1
 
@@ -51,11 +52,11 @@ def entry_from_json(line: str) -> Entry:
         raise ValueError("not a JSON object")
     kind_name = record.pop("kind", None)
     if not isinstance(kind_name, str) or kind_name not in KINDS:
-        raise ValueError(f"unknown kind {kind_name!r}: the kinds are {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind {shown(kind_name)}: the kinds are {', '.join(KINDS)}")
     readers = _FIELD_READERS[kind_name]
     unknown = record.keys() - readers.keys()
     if unknown:
-        raise ValueError(f"{kind_name} has no field {sorted(unknown)[0]!r}: its fields are {', '.join(readers)}")
+        raise ValueError(f"{kind_name} has no field {shown(sorted(unknown)[0])}: its fields are {', '.join(readers)}")
     try:
         return KINDS[kind_name](**{name: readers[name](value) for name, value in record.items()})
     except (TypeError, ValueError, OverflowError) as error:
@@ -109,19 +110,19 @@ def _check_header(path: Path, line: str) -> None:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise LedgerFormatError(f'{path} is not a ledger: its first line must be {{"ledger": 1}}') from None
     if version != FORMAT_VERSION:
-        raise LedgerFormatError(f"{path} has ledger format {version!r}; this version reads {FORMAT_VERSION}")
+        raise LedgerFormatError(f"{path} has ledger format {shown(version)}; this version reads {FORMAT_VERSION}")
 
 
 def _expect(value: Any, types: type | tuple[type, ...], what: str) -> Any:
     is_stray_bool = isinstance(value, bool) and types is not bool
     if is_stray_bool or not isinstance(value, types):
-        raise TypeError(f"{value!r} is not {what}")
+        raise TypeError(f"{shown(value)} is not {what}")
     return value
 
 
 def _expect_one_of(value: Any, choices: tuple[str, ...]) -> Any:
     if value not in choices:
-        raise TypeError(f"{value!r} is not one of {', '.join(choices)}")
+        raise TypeError(f"{shown(value)} is not one of {', '.join(choices)}")
     return value
 
 
@@ -133,7 +134,7 @@ def _read_float(value: Any) -> float:
 
 def _read_location(value: Any) -> Location:
     if not (isinstance(value, list) and len(value) == 2):
-        raise TypeError(f"{value!r} is not a location [file, line]")
+        raise TypeError(f"{shown(value)} is not a location [file, line]")
     return Location(_expect(value[0], str, "a file name"), _expect(value[1], int, "a line number"))
 
 

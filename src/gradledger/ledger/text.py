@@ -37,7 +37,7 @@ def from_text(text: str) -> list[Entry]:
         letter, _, account = token.partition(":")
         account = account or DEFAULT_ACCOUNT
         if letter not in _MAKERS:
-            raise ValueError(f"{token!r} is no entry: the letters are {' '.join(sorted(_MAKERS))}")
+            raise ValueError(f"{token[:40]!r} is no entry: the letters are {' '.join(sorted(_MAKERS))}")
         if letter == Backward.LETTER:
             micro_batches[account] += 1
         entry = _MAKERS[letter](account=account, micro_batch=micro_batches[account], update=updates[account])

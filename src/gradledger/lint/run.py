@@ -9,11 +9,16 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gradledger.errors import UserError
 from gradledger.findings import Finding
 from gradledger.lint.files.screen import may_train
 from gradledger.lint.files.sources import Source, UnreadableSourceError, source_of
 from gradledger.lint.judge import findings_of
 from gradledger.lint.predict import predict
+from gradledger.reading import read_file
+
+MOST_BYTES = 1 << 24
+"""Of a source file or notebook."""
 
 PARALLEL_FROM = 200
 """With fewer files than this, starting processes costs more than it saves."""
@@ -124,9 +129,12 @@ def _lint_chunk(paths: list[Path], select: Sequence[str] | None, ignore: Sequenc
     report = Report()
     for path in paths:
         try:
-            content = path.read_bytes()
+            content = read_file(path, most_bytes=MOST_BYTES)
         except OSError as error:
             report.unreadable.append(f"{path}: cannot be read: {error.strerror}")
+            continue
+        except UserError as error:
+            report.unreadable.append(str(error))
             continue
         report.add(lint_text(content, str(path), select, ignore))
     return report

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from gradledger.findings import Finding
 from gradledger.lint.files.sources import Source
+from gradledger.printing import printable
 
 
 def to_text(findings: Sequence[Finding], sources: Mapping[str, Source]) -> str:
     """One paragraph for each finding, in the order given, and a line that counts them."""
     paragraphs = [_paragraph(finding, sources) for finding in findings]
-    return "\n".join([*paragraphs, summary(findings)]) + "\n"
+    return printable("\n".join([*paragraphs, summary(findings)]) + "\n")
 
 
 def _paragraph(finding: Finding, sources: Mapping[str, Source]) -> str:

@@ -26,7 +26,7 @@ def to_json(page: Page) -> str:
         "details": dict(page.details),
         "tables": {name: [dict(zip(own.columns, row, strict=True)) for row in own.rows] for name, own in page.tables},
     }
-    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(report, indent=2, allow_nan=False) + "\n"
 
 
 def _run(run: RunPart) -> dict[str, Any]:

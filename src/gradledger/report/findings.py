@@ -10,9 +10,12 @@ from typing import Any
 
 from gradledger.errors import UserError
 from gradledger.findings import SEVERITIES, Finding, Severity
+from gradledger.reading import read_file
 
 _CONTEXT_LINES = 2
 _MAX_LINE_LENGTH = 200
+_MOST_EXCERPTED_BYTES = 1 << 24
+_MOST_COUNT = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,11 @@ class Shown:
 
 
 def shown(record: Mapping[str, Any], run: str = "") -> Shown:
-    """Make a finding's JSON record ready to be drawn."""
-    location = record.get("location") or {}
-    file, line = location.get("file"), location.get("line")
+    """Make a finding's JSON record ready to be drawn; what is not of its kind in it counts as missing."""
+    location = record.get("location")
+    location = location if isinstance(location, Mapping) else {}
+    file, line = location.get("file"), _whole(location.get("line"))
+    evidence = record.get("evidence")
     severity = record.get("severity")
     return Shown(
         rule=str(record.get("rule", "")),
@@ -69,12 +74,16 @@ def shown(record: Mapping[str, Any], run: str = "") -> Shown:
         message=str(record.get("message", "")),
         fix=str(record.get("fix") or ""),
         place=f"{file}:{line}" if file and line else str(file or ""),
-        times=int(record.get("count") or 1),
-        first_update=record.get("first_update"),
+        times=_whole(record.get("count")) or 1,
+        first_update=_whole(record.get("first_update")),
         run=run,
-        evidence=tuple(map(str, record.get("evidence") or ())),
-        source=_excerpt(str(file), line) if file and isinstance(line, int) else (),
+        evidence=tuple(map(str, evidence)) if isinstance(evidence, Sequence) else (),
+        source=_excerpt(file, line) if isinstance(file, str) and line is not None else (),
     )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and abs(value) < _MOST_COUNT else None
 
 
 def from_finding(finding: Finding, run: str = "") -> Shown:
@@ -134,9 +143,12 @@ def read_findings(path: Path) -> Mapping[str, Any]:
 
 def _excerpt(file: str, line: int) -> tuple[SourceLine, ...]:
     try:
-        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+        if not Path(file).is_file():
+            return ()
+        content = read_file(file, most_bytes=_MOST_EXCERPTED_BYTES)
     except (OSError, ValueError):
         return ()
+    lines = content.decode("utf-8", errors="replace").splitlines()
     if not 1 <= line <= len(lines):
         return ()
     first, last = max(1, line - _CONTEXT_LINES), min(len(lines), line + _CONTEXT_LINES)

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from gradledger.printing import printable
 from gradledger.report.page import Page
 from gradledger.report.wording import duration, percent
 
@@ -27,6 +28,7 @@ def to_html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters.update(duration=duration, percent=percent, tight=_tight)
     plotly = _plotly() if page.charts else ""

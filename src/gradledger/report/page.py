@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradledger.ledger import Entry, EpochEnd, EpochStart, Evaluate, Metric, Step, to_text
+from gradledger.reading import name_of
 from gradledger.report.charts import Chart, charts_of
 from gradledger.report.comparison import Comparison, Table, compare, groups_of
 from gradledger.report.facts import (
@@ -80,7 +81,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     if len(paths) == 1 and paths[0].is_file():
         return page_of_findings(paths[0])
     compared = read_compare(paths[0]) if len(paths) == 1 else None
-    title = paths[0].resolve().name if len(paths) == 1 else " · ".join(path.resolve().name for path in paths)
+    title = name_of(paths[0]) if len(paths) == 1 else " · ".join(name_of(path) for path in paths)
     return page_of_runs(read_runs(paths), title=title, compared=compared)
 
 

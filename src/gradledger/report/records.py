@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gradledger.printing import shown
+
 Check = Callable[[Any], bool]
+_MOST_COUNT = 2**63
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (is_number and abs(value) <= sys.float_info.max)
 
 
 def _is_count(value: Any) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_COUNT)
 
 
 def _is_text(value: Any) -> bool:
@@ -93,7 +98,7 @@ def checked(record: Mapping[str, Any]) -> dict[str, Any]:
     record = {name: _finite(value) for name, value in record.items()}
     for name, check in _FIELDS.get(str(record.get("kind")), {}).items():
         if name in record and not check(record[name]):
-            raise ValueError(f"{name} is {record[name]!r}: it must be {_WORDS[check]}")
+            raise ValueError(f"{name} is {shown(record[name])}: it must be {_WORDS[check]}")
     return record
 
 

@@ -52,7 +52,8 @@ def _verdict(record: Mapping[str, Any], own: Mapping[str, Any], findings: Sequen
     stated = own.get("verdict")
     if not isinstance(stated, str) or not stated:
         return verdict_of_findings(findings)
-    notes = tuple(str(note) for note in record.get("notes") or ())
+    stated_notes = record.get("notes")
+    notes = tuple(map(str, stated_notes)) if isinstance(stated_notes, list) else ()
     level: Level = verdict_of_findings(findings).level
     return Verdict(level, f"{stated[0].upper()}{stated[1:].rstrip('.')}.", notes)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from gradledger.errors import UserError
 from gradledger.ledger import Ledger, LedgerFormatError, read_ledger
+from gradledger.printing import shown
+from gradledger.reading import name_of
 from gradledger.report.records import checked
 
 METRICS_FILE = "metrics.jsonl"
@@ -22,6 +24,8 @@ COMPARE_FILE = "compare.json"
 
 LIVE_SECONDS = 120.0
 """A run without a summary whose metrics were written this recently is still running."""
+
+_COMPARED_LISTS = ("arms", "differences", "in_float64", "statements")
 
 _MAX_DEPTH = 3
 
@@ -106,7 +110,7 @@ def read_run(directory: str | PathLike[str], *, name: str | None = None) -> Run:
         by_kind.setdefault(str(record.get("kind")), []).append(record)
     summary = by_kind["summary"][-1] if by_kind["summary"] else {}
     return Run(
-        name=directory.resolve().name if name is None else name,
+        name=name_of(directory) if name is None else name,
         path=directory,
         updates=tuple(by_kind["update"]),
         evaluations=tuple(by_kind["evaluation"]),
@@ -124,9 +128,17 @@ def read_compare(directory: str | PathLike[str]) -> Mapping[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}. Run `gradledger compare` again") from None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    for name in _COMPARED_LISTS:
+        if not isinstance(record.get(name) or [], list):
+            what = f"{path}: {name} is {shown(record[name])}: it must be a list"
+            raise UserError(f"{what}. Run `gradledger compare` again")
+    return record
 
 
 def _run_directories(path: Path, depth: int) -> Iterator[Path]:
@@ -139,14 +151,14 @@ def _run_directories(path: Path, depth: int) -> Iterator[Path]:
 
 
 def _name(directory: Path, given: Path) -> str:
-    return directory.relative_to(given).as_posix() if directory != given else directory.resolve().name
+    return directory.relative_to(given).as_posix() if directory != given else name_of(directory)
 
 
 def _with_unique_names(runs: list[Run]) -> list[Run]:
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return runs
-    return [Run(**{**_fields(run), "name": f"{run.path.resolve().parent.name}/{run.name}"}) for run in runs]
+    return [Run(**{**_fields(run), "name": f"{name_of(run.path.parent)}/{run.name}"}) for run in runs]
 
 
 def _fields(run: Run) -> dict[str, Any]:
@@ -174,7 +186,10 @@ def _read_records(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _number_in(path: Path) -> int:
@@ -189,3 +204,5 @@ def _read_ledgers(paths: Iterable[Path]) -> Ledger:
         return Ledger(entry for path in paths if path.is_file() and path.stat().st_size for entry in read_ledger(path))
     except LedgerFormatError as error:
         raise UserError(f"{error}. Take the line out, or train again") from None
+    except OSError as error:
+        raise UserError(f"{error.filename or 'a ledger'} cannot be read: {error.strerror}") from None

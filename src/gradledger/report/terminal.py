@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import IO, TYPE_CHECKING
 
+from gradledger.printing import make_console
 from gradledger.report.charts import ends_of
 from gradledger.report.facts import key_facts
 from gradledger.report.findings import by_severity
@@ -36,10 +37,8 @@ def print_summary(run_dir: str | PathLike[str], *, file: IO[str] | None = None, 
     Raises:
         UserError: A file of the run is damaged.
     """
-    from rich.console import Console
-
     run = read_run(Path(run_dir))
-    console = Console(file=file, width=width, highlight=False)
+    console = make_console(file=file, width=width, highlight=False)
     for line in _lines(run):
         console.print(line)
 

@@ -67,7 +67,7 @@ def verdict_of_runs(
     """Say how several runs compare."""
     level, trouble = _trouble(findings)
     stated = (compared or {}).get("statements") or ()
-    sentences = [stated] if isinstance(stated, str) else [str(line) for line in stated]
+    sentences = [str(line) for line in stated]
     if trouble:
         sentences.insert(0, trouble)
     return Verdict(level, _range(runs), tuple(sentences))

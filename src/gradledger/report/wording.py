@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -12,7 +13,7 @@ def number(value: float | None, digits: int = 3) -> str:
         >>> number(0.012345), number(225), number(None), number(1234567.0)
         ('0.0123', '225', '–', '1,234,567')
     """
-    if value is None or not math.isfinite(value):
+    if value is None or not abs(value) <= sys.float_info.max:
         return "–"
     if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
         return f"{value:,.0f}"

@@ -116,6 +116,7 @@ def _print_bars(console: Console, comparison: Comparison, title: str, values_of:
         pooled = [_pooled(values_of(run), _CURVE_WIDTH) for run in comparison.of(arm.name)]
         if pooled:
             curves[arm.name] = [_mean_of_finite(column) for column in zip(*pooled, strict=False)]
+    curves = {name: curve for name, curve in curves.items() if curve}  # a run may end before its first value
     logs = [math.log(value) for curve in curves.values() for value in curve if math.isfinite(value) and value > 0]
     if not logs:
         return

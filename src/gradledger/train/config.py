@@ -24,6 +24,8 @@ from pydantic import (
 )
 
 from gradledger.errors import UserError
+from gradledger.printing import shown
+from gradledger.reading import read_file
 from gradledger.train.names import nearest
 
 Tail = Literal["keep", "drop", "carry"]
@@ -55,6 +57,9 @@ class Choice(BaseModel):
 _CHOICE = "a name, or a mapping with a name and its arguments"
 
 
+_MOST = 10**12
+"""Of what is counted: beyond it is a slip of the keyboard, and numbers that torch does not take are near."""
+
 AUTO_SIZE = 0
 """Stands for a micro-batch size that is measured when the model is there."""
 
@@ -83,9 +88,13 @@ class TrainConfig(BaseModel):
     loss: Choice = Field(Choice(name="auto"), description=_CHOICE)
     optimizer: Choice = Field(Choice(name="auto"), description=_CHOICE)
     scheduler: Choice = Field(Choice(name="none"), description=_CHOICE)
-    micro_batch_size: int = Field(16, ge=0, description="a whole number of at least 1, or auto")
-    steps: int | None = Field(None, ge=1, description="a whole number of at least 1")
-    effective_batch_size: int | None = Field(None, ge=1, description="a whole multiple of micro_batch_size")
+    micro_batch_size: int = Field(
+        16, ge=0, le=_MOST, description=f"a whole number of at least 1, and at most {_MOST}, or auto"
+    )
+    steps: int | None = Field(None, ge=1, le=_MOST, description=f"a whole number of at least 1, and at most {_MOST}")
+    effective_batch_size: int | None = Field(
+        None, ge=1, le=_MOST, description=f"a whole multiple of micro_batch_size, and at most {_MOST}"
+    )
     tail: Tail = Field("keep", description=f"one of {', '.join(get_args(Tail))}")
     clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0, or null")
     clip_value: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0, or null")
@@ -95,14 +104,14 @@ class TrainConfig(BaseModel):
     offload: Offload | None = Field(None, description="cpu, or null")
     compile: bool = Field(False, description="true or false")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    num_threads: int | None = Field(None, ge=1, description="a whole number of at least 1, or null")
+    num_threads: int | None = Field(None, ge=1, le=1024, description="a whole number from 1 to 1024, or null")
     parallel: Choice = Field(Choice(name="ddp"), description=_CHOICE)
     sync: Sync = Field("auto", description=f"one of {', '.join(get_args(Sync))}")
-    num_workers: int = Field(0, ge=0, description="a whole number of processes, at least 0")
+    num_workers: int = Field(0, ge=0, le=1024, description="a whole number of processes, from 0 to 1024")
     checkpoint_every: int | Literal["epoch"] | None = Field("epoch", description="a number of updates, epoch, or null")
-    keep_checkpoints: int = Field(3, ge=1, description="a whole number of at least 1")
+    keep_checkpoints: int = Field(3, ge=1, le=_MOST, description=f"a whole number of at least 1, and at most {_MOST}")
     on_write_error: OnWriteError = Field("stop", description=f"one of {', '.join(get_args(OnWriteError))}")
-    epochs: int = Field(20, ge=1, description="a whole number of at least 1")
+    epochs: int = Field(20, ge=1, le=_MOST, description=f"a whole number of at least 1, and at most {_MOST}")
     seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
     _num_ranks: int = PrivateAttr(1)
 
@@ -136,7 +145,7 @@ class TrainConfig(BaseModel):
     @field_validator("checkpoint_every", mode="before")
     @classmethod
     def _is_due_at_times(cls, value: Any) -> Any:
-        if value is None or value == "epoch" or (type(value) is int and value >= 1):
+        if value is None or value == "epoch" or (type(value) is int and 1 <= value <= _MOST):
             return value
         raise ValueError("no number of updates")
 
@@ -268,17 +277,48 @@ def validate_config(record: Mapping[str, Any], *, source: str = "the configurati
         raise UserError(f"{source}: " + "; ".join(_explain(detail) for detail in error.errors())) from None
 
 
+_MOST_BYTES = 1 << 18
+_MOST_BITS = 1024
+_MOST_VALUES = 10_000
+"""Of a file, a number, and what a file spells out: aliases of aliases grow without bound."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which ``1e-3`` is a number, as everybody means it, and a key given twice is an error."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._num_values = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Count values, and what an alias stands for as if it were written out."""
+        is_alias, before = self.check_event(yaml.events.AliasEvent), self._num_values
+        node = super().compose_node(parent, index)
+        if is_alias and id(node) not in self._sizes:
+            raise yaml.constructor.ConstructorError(None, None, "a value refers to itself")
+        self._num_values += self._sizes[id(node)] if is_alias else 1
+        self._sizes.setdefault(id(node), self._num_values - before)
+        if self._num_values > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, f"it has more than {_MOST_VALUES:,} values")
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = [key for index, key in enumerate(keys) if key in keys[:index]]
         if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"{shown(twice[0])} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    number: int = loader.construct_yaml_int(node)
+    if number.bit_length() > _MOST_BITS:
+        raise yaml.constructor.ConstructorError(None, None, "a whole number is too large", node.start_mark)
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -286,7 +326,7 @@ _Loader.add_implicit_resolver(
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        record = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        record = _parse_yaml(read_file(path, most_bytes=_MOST_BYTES).decode("utf-8-sig"), str(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -294,7 +334,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if record is None:
         return {}
     if not isinstance(record, dict):
-        raise UserError(f"{path} holds {type(record).__name__} {record!r}: it must hold 'key: value' lines")
+        raise UserError(f"{path} holds {type(record).__name__} {shown(record)}: it must hold 'key: value' lines")
     return record
 
 
@@ -343,14 +383,13 @@ def _explain(detail: Any) -> str:
     key = ".".join(keys)
     if detail["type"] in ("extra_forbidden", "invalid_key") and keys[0] not in TrainConfig.model_fields:
         valid = list(TrainConfig.model_fields)
-        return f"unknown key {key!r} (value {value!r}): {nearest(key, valid)} The keys are {', '.join(valid)}"
+        return f"unknown key {key!r} (value {shown(value)}): {nearest(key, valid)} The keys are {', '.join(valid)}"
     if not keys:
         return str(detail["msg"]).removeprefix("Value error, ")
     if keys[1:] == ["name"]:
-        return (
-            f"{key} is {value!r}: it must be text, such as {keys[0]}: {TrainConfig.model_fields[keys[0]].default.name}"
-        )
-    message = f"{key} is {value!r}: it must be {TrainConfig.model_fields[keys[0]].description}"
+        example = f"{keys[0]}: {TrainConfig.model_fields[keys[0]].default.name}"
+        return f"{key} is {shown(value)}: it must be text, such as {example}"
+    message = f"{key} is {shown(value)}: it must be {TrainConfig.model_fields[keys[0]].description}"
     choices = [each for each in get_args(TrainConfig.model_fields[keys[0]].annotation) if isinstance(each, str)]
     if detail["type"] == "literal_error" and isinstance(value, str) and choices:
         message += f"; {nearest(value, choices)}"

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from gradledger.blaming import explained
 from gradledger.errors import UserError
+from gradledger.printing import shown
 from gradledger.train.config import Choice
 from gradledger.train.names import nearest
 
@@ -55,11 +57,21 @@ class Registry:
         return Choice.model_validate({"name": choice.name, **defaults, **choice.arguments})
 
     def make(self, choice: Choice, *leading: Any, **reserved: Any) -> Any:
-        """Call what the choice names, with those of the run's own arguments that it takes."""
+        """Call what the choice names, with those of the run's own arguments that it takes.
+
+        Raises:
+            UserError: The call fails.
+        """
         function = self.find(choice.name)
         taken = {parameter.name for parameter in _parameters(function)}
         own = {name: value for name, value in reserved.items() if name in taken}
-        return function(*leading, **own, **choice.arguments)
+        try:
+            return function(*leading, **own, **choice.arguments)
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, ValueError | TypeError) else explained(error)
+            raise UserError(f"{self.key} {choice.name!r}: {reason}") from error
 
     def parameters(self, choice: Choice) -> list[inspect.Parameter]:
         """The parameters of what the choice names, the run's own among them."""
@@ -98,7 +110,7 @@ class Registry:
                 raise UserError(f"{self.key} {name!r}: {module_name} has no {part!r}: {hint}")
             found = getattr(found, part)
         if not callable(found):
-            raise UserError(f"{self.key} {name!r} is {type(found).__name__} {found!r}: it must be callable")
+            raise UserError(f"{self.key} {name!r} is {type(found).__name__} {shown(found)}: it must be callable")
         checked: Callable[..., Any] = found
         return checked
 
@@ -107,7 +119,7 @@ class Registry:
         return [p for p in _parameters(function)[num_leading:] if p.name not in self.reserved]
 
     def _unknown_argument(self, owner: str, name: str, value: Any, valid: list[str]) -> str:
-        message = f"unknown key '{self.key}.{name}' (value {value!r}): "
+        message = f"unknown key '{self.key}.{name}' (value {shown(value)}): "
         if not valid:
             return message + f"{self.key} {owner!r} takes no arguments"
         return message + f"{nearest(name, valid)} The {self.key} {owner!r} takes {', '.join(valid)}"
@@ -122,7 +134,9 @@ class Registry:
                 right = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
                 if not right:
                     example = f"such as {_plain(default)!r}"
-                    raise UserError(f"{self.key}.{name} is {value!r}: {self.key} {owner!r} takes {what}, {example}")
+                    raise UserError(
+                        f"{self.key}.{name} is {shown(value)}: {self.key} {owner!r} takes {what}, {example}"
+                    )
                 return
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradledger.errors import UserError
+from gradledger.printing import shown
 from gradledger.train.checkpoint.layout import LATEST, CheckpointError, Extent, checkpoints_in, place_of
 from gradledger.train.checkpoint.reading import Checkpoint, check_ranks, newest_good, put_aside, read_checkpoint
 from gradledger.train.checkpoint.writing import remove_checkpoint, replace_file
@@ -118,7 +119,14 @@ def _sized_as_begun(config: TrainConfig, resumption: Resumption | None) -> Train
     """With the micro-batch size that was measured when the run was begun, where it is left open."""
     if resumption is None or not resumption.config or config.micro_batch_size != AUTO_SIZE:
         return config
-    return config.sized(resumption.config["micro_batch_size"])
+    return config.sized(_begun_size(resumption))
+
+
+def _begun_size(resumption: Resumption) -> int:
+    size = resumption.config.get("micro_batch_size")
+    if not isinstance(size, int) or size < 1:
+        raise CheckpointError(f"{resumption.directory} was begun with micro_batch_size {shown(size)}, which is no size")
+    return size
 
 
 def resume_from(path: Path, num_ranks: int = 1) -> Resumption:

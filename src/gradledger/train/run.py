@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from gradledger import __version__
+from gradledger.blaming import explained
 from gradledger.errors import UserError
 from gradledger.ledger import Entry, Evaluate, Metric
 from gradledger.metrics import ClassificationMetrics, Evaluation, evaluate, find_leakage, import_torchmetrics
@@ -170,16 +171,22 @@ class Run:
             bare(setup.model).load_state_dict(state["model"])
         except RuntimeError as error:
             raise UserError(f"the checkpoint does not fit the model: {' '.join(str(error).split())}") from None
-        self._progress = Progress.from_state_dict(state["progress"])
-        self._clock.load_state_dict(state["clock"])
-        self._memory.load_state_dict(state["memory"])
-        if state["of_rank"] is not None:
-            load_buffers(setup.model, state)
-        # Last, as nothing may draw from the random generators after it.
-        self._passes.load_state_dict(state["passes"] if state["of_rank"] is None else passes_of_rank(state))
+        try:
+            self._progress = Progress.from_state_dict(state["progress"])
+            self._clock.load_state_dict(state["clock"])
+            self._memory.load_state_dict(state["memory"])
+            if state["of_rank"] is not None:
+                load_buffers(setup.model, state)
+            # Last, as nothing may draw from the random generators after it.
+            self._passes.load_state_dict(state["passes"] if state["of_rank"] is None else passes_of_rank(state))
+            num_read = num_read_anew(state["num_read_together"], setup.ranks.rank, setup.ranks.size)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a state can have in its place
+            raise UserError(f"the checkpoint holds no state of this run: {explained(error)}") from error
         self._progress.saved_update = self._passes.num_updates
         if state["num_ranks"] != setup.ranks.size:
-            self._passes.take_over(num_read_anew(state["num_read_together"], setup.ranks.rank, setup.ranks.size))
+            self._passes.take_over(num_read)
             set_seed(setup.config.seed + self._passes.num_updates, setup.ranks.rank)
 
     # The end

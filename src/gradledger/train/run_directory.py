@@ -145,6 +145,8 @@ def append_to(ledger: LineFile, entries: Iterable[Entry]) -> None:
 
 
 def _open(path: Path, lines: Lines | None) -> LineFile:
+    if lines is not None and path.name not in lines:
+        raise UserError(f"the checkpoint does not say how far {path.name} went")
     try:
         return LineFile(path, None if lines is None else lines[path.name])
     except OSError as error:

@@ -136,10 +136,7 @@ def _check_alike(data: Data, ranks: RunRanks) -> None:
 
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
-    try:
-        optimizer: Optimizer = optimizer_registry.make(config.optimizer, model.parameters())
-    except (ValueError, TypeError) as error:
-        raise UserError(f"optimizer {config.optimizer.name!r}: {error}") from None
+    optimizer: Optimizer = optimizer_registry.make(config.optimizer, model.parameters())
     return optimizer
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from io import StringIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gradledger.printing import make_console
 from gradledger.verifier.result import ParameterError, Verification
 
 _MAX_ROWS = 16
@@ -18,7 +19,7 @@ _STYLES = {"exact": "bold green", "not exact": "bold red", "not comparable": "bo
 def to_text(result: Verification, *, width: int = 110) -> str:
     """The result without colour."""
     stream = StringIO()
-    Console(file=stream, width=width, no_color=True, highlight=False).print(as_rich(result))
+    make_console(file=stream, width=width, no_color=True, highlight=False).print(as_rich(result))
     return stream.getvalue().rstrip("\n")
 
 

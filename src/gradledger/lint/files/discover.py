@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,15 +49,47 @@ def _walk(folder: Path, excluded: _Patterns) -> Iterator[Path]:
             name for name in folders if name not in _NEVER and not _is_ignored(here / name, patterns, is_folder=True)
         )
         for name in files:
-            if name.endswith(SUFFIXES) and not _is_ignored(here / name, patterns, is_folder=False):
+            if not name.endswith(SUFFIXES) or not (here / name).is_file():
+                continue
+            if not _is_ignored(here / name, patterns, is_folder=False):
                 yield here / name
+
+
+_Segment = re.Pattern[str] | None
+"""What one part of a path must match; None stands for any number of parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    pattern: re.Pattern[str]
+    segments: tuple[_Segment, ...]
     negated: bool
     folders_only: bool
+
+    def matches(self, parts: Sequence[str]) -> bool:
+        """Part by part: one expression for a whole path can take for ever on a pattern of many stars."""
+        reached = {0}
+        for part in parts:
+            reached = {after for at in self._passed(reached) for after in self._after(at, part)}
+        return len(self.segments) in self._passed(reached)
+
+    def _passed(self, reached: set[int]) -> set[int]:
+        """Segments that may stand for no part at all, left out too; but a last one needs a part."""
+        passed = set(reached)
+        for at, segment in enumerate(self.segments[:-1]):
+            if at in passed and segment is None:
+                passed.add(at + 1)
+        return passed
+
+    def _after(self, at: int, part: str) -> Iterator[int]:
+        if at == len(self.segments):
+            return
+        segment = self.segments[at]
+        if segment is None:
+            yield at
+            if at == len(self.segments) - 1:
+                yield at + 1
+        elif segment.fullmatch(part):
+            yield at + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +104,7 @@ def _ignore_files(folder: Path) -> tuple[_Patterns, ...]:
     own = folder / ".gitignore"
     try:
         here: tuple[_Patterns, ...] = (
-            _Patterns(folder, tuple(_rules_in(own.read_text(encoding="utf-8").splitlines()))),
+            _Patterns(folder, tuple(_rules_in(own.read_text(encoding="utf-8").splitlines() if own.is_file() else []))),
         )
     except (OSError, UnicodeDecodeError):
         here = ()
@@ -85,11 +118,11 @@ def _is_ignored(path: Path, patterns: Sequence[_Patterns], *, is_folder: bool) -
     full = path.resolve() if not path.is_absolute() else path
     for group in patterns:
         try:
-            relative = full.relative_to(group.base).as_posix()
+            relative = full.relative_to(group.base).parts
         except ValueError:
             continue
         for rule in group.rules:
-            if (is_folder or not rule.folders_only) and rule.pattern.fullmatch(relative):
+            if (is_folder or not rule.folders_only) and rule.matches(relative):
                 ignored = not rule.negated
     return ignored
 
@@ -104,38 +137,6 @@ def _rules_in(lines: Iterable[str]) -> Iterator[_Rule]:
         folders_only = text.endswith("/")
         text = text.rstrip("/")
         anchored = "/" in text
-        body = _translated(text.lstrip("/"))
-        yield _Rule(re.compile(body if anchored else f"(?:.*/)?{body}"), negated, folders_only)
-
-
-def _translated(glob: str) -> str:
-    """A ``.gitignore`` glob as a regular expression.
-
-    Example:
-        >>> bool(re.fullmatch(_translated("build/**/*.py"), "build/a/b/c.py"))
-        True
-    """
-    parts: list[str] = []
-    index = 0
-    while index < len(glob):
-        if glob.startswith("**/", index):
-            parts.append("(?:.*/)?")
-            index += 3
-        elif glob.startswith("**", index):
-            parts.append(".*")
-            index += 2
-        elif glob[index] == "*":
-            parts.append("[^/]*")
-            index += 1
-        elif glob[index] == "?":
-            parts.append("[^/]")
-            index += 1
-        elif glob[index] == "[" and "]" in glob[index:]:
-            end = glob.index("]", index)
-            inner = glob[index + 1 : end]
-            parts.append(f"[{'^' + inner[1:] if inner.startswith('!') else inner}]")
-            index = end + 1
-        else:
-            parts.append(re.escape(glob[index]))
-            index += 1
-    return "".join(parts)
+        globs = [*([] if anchored else ["**"]), *text.lstrip("/").split("/")]
+        segments = tuple(None if glob == "**" else re.compile(fnmatch.translate(glob)) for glob in globs)
+        yield _Rule(segments, negated, folders_only)

@@ -106,7 +106,7 @@ def source_of(content: bytes, file: str) -> Source:
 
 _LINE_END = re.compile(r"\r\n?|\n")
 _MAGIC = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}\s*)$")
-_CAPTURED = re.compile(r"^(\s*[\w.,\s\[\]\"']+=\s*)[%!].*$")
+_CAPTURED = re.compile(r"^([\w.,\s\[\]\"']+=\s*)[%!].*$")
 
 
 def _notebook(content: bytes, file: str) -> Source:

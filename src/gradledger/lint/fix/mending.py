@@ -7,8 +7,10 @@ afterwards, no new one appears, and every closed window that can be judged is pr
 from __future__ import annotations
 
 import difflib
+import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 
 from gradledger.errors import UserError
 from gradledger.findings import Finding
@@ -28,11 +30,13 @@ class Fixed:
         text: The new text.
         findings: What is mended.
         diff: The change, as a unified diff.
+        encoding: How the file's text is written.
     """
 
     text: str
     findings: tuple[Finding, ...]
     diff: str
+    encoding: str = "utf-8"
 
 
 def fixed(content: bytes, file: str, select: Iterable[str] | None, ignore: Iterable[str] | None) -> Fixed | None:
@@ -46,6 +50,7 @@ def fixed(content: bytes, file: str, select: Iterable[str] | None, ignore: Itera
     _require_libcst()
     try:
         before = source_of(content, file).text
+        encoding, _ = tokenize.detect_encoding(BytesIO(content).readline)
         state = State.of(before, file, select, ignore)
     except UnreadableSourceError:
         return None
@@ -60,7 +65,7 @@ def fixed(content: bytes, file: str, select: Iterable[str] | None, ignore: Itera
         state = better[1]
     if not mended or state.findings or not state.balances:
         return None
-    return Fixed(state.text, tuple(mended), _diff(before, state.text, file))
+    return Fixed(state.text, tuple(mended), _diff(before, state.text, file), encoding)
 
 
 def _require_libcst() -> None:

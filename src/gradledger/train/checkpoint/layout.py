@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gradledger.errors import UserError
+from gradledger.printing import shown
+from gradledger.reading import read_file
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -89,8 +92,26 @@ class Extent(NamedTuple):
     sha256: str
 
 
+def extent_in(value: Any) -> Extent:
+    """An extent from JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    is_whole = isinstance(value, dict) and set(value) == set(Extent._fields) and isinstance(value["sha256"], str)
+    if not is_whole or not _is_count(value["num_bytes"]):
+        raise ValueError(f"{shown(value)} is no number of bytes with their SHA-256")
+    return Extent(**value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def extent_of(path: Path, num_bytes: int | None = None) -> Extent:
     """A file as it is, or only its first bytes, of which there may be fewer."""
+    if not path.is_file() and path.exists():  # a pipe would be waited for, a device may have no end
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     digest, num_read = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES if num_bytes is None else min(_CHUNK_BYTES, num_bytes - num_read)):
@@ -112,13 +133,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: There is none, it is damaged, of another program or of a newer version.
     """
     try:
-        with (path / MANIFEST).open("rb") as file:
-            raw = file.read(_MOST_MANIFEST_BYTES)
+        raw = read_file(path / MANIFEST, most_bytes=_MOST_MANIFEST_BYTES)
     except FileNotFoundError:
         reason = (
             f"it has no {MANIFEST}" if path.is_dir() else "it is no directory" if path.exists() else "it is not there"
         )
         raise CheckpointError(f"{path} is no checkpoint: {reason}") from None
+    except UserError as error:
+        raise CheckpointError(f"{path / MANIFEST} is damaged: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path / MANIFEST} cannot be read: {error.strerror}") from None
     try:
@@ -132,14 +154,29 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has checkpoint format {record['gradledger_checkpoint']!r}; this version reads {FORMAT_VERSION}"
         )
     record.pop("sha256", None)
-    if raw != manifest_bytes(record) or not _are_files(record["files"]):
+    if raw != manifest_bytes(record):
         raise CheckpointError(f"{path / MANIFEST} is damaged: its SHA-256 is not the one it says")
+    try:
+        _check_fields(record)
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path / MANIFEST} is damaged: {error}") from None
     return record
 
 
 def files_of_rank(rank: int) -> tuple[str, str]:
     """The files of what a rank above 0 does not share with the first: plain data, and tensors."""
     return f"rank-{rank}.json", f"rank-{rank}.safetensors"
+
+
+def _check_fields(record: Mapping[str, Any]) -> None:
+    for name in ("number", "update", "micro_batch"):
+        if not _is_count(record[name]) and not (name == "micro_batch" and record[name] is None):
+            raise ValueError(f"{name} is {shown(record[name])}")
+    files = record["files"]
+    if not isinstance(files, dict) or not _are_files(files):
+        raise ValueError(f"its files are not {', '.join(FILES)} and those of ranks")
+    for extent in files.values():
+        extent_in(extent)
 
 
 def _are_files(names: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from gradledger.train.checkpoint.layout import (
     Extent,
     Place,
     checkpoints_in,
+    extent_in,
     extent_of,
     files_of_rank,
     place_of,
@@ -42,10 +43,19 @@ class Checkpoint:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration of the run."""
+        """The configuration of the run.
+
+        Raises:
+            CheckpointError: There is none.
+        """
         from gradledger.train.checkpoint.encoding import decode
 
-        config: dict[str, Any] = decode(self.plain["state"]["config"], {})
+        try:
+            config = decode(self.plain["state"]["config"], {})
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+            config = None
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{self.path / STATE} is damaged: it holds no configuration")
         return config
 
     @property
@@ -57,7 +67,7 @@ class Checkpoint:
     @property
     def lines(self) -> dict[str, Extent]:
         """How far the run's own files went."""
-        return {name: Extent(**extent) for name, extent in self.plain["lines"].items()}
+        return {name: extent_in(extent) for name, extent in self.plain["lines"].items()}
 
     def load(self, placing: Placing | None = None, rank: int = 0) -> dict[str, Any]:
         """The state that was written, its tensors on the CPU, except for those that ranks hold parts of.
@@ -98,16 +108,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     manifest = read_manifest(path)
     for name, extent in manifest["files"].items():
-        _check(path / name, Extent(**extent), extent_of, f"{path / name} is damaged")
+        _check(path / name, extent_in(extent), extent_of, f"{path / name} is damaged")
     try:
         plain = json.loads((path / STATE).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path / STATE} is damaged: {error}") from None
-    for name, extent in plain["lines"].items():
-        start = Extent(**extent)
+    try:
+        lines = _checked_lines(plain)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path / STATE} is damaged: {type(error).__name__}: {error}") from None
+    for name, start in lines.items():
         what = f"{path} cannot be gone on from: {name} was changed since"
         _check(path.parent.parent / name, start, partial(extent_of, num_bytes=start.num_bytes), what)
     return Checkpoint(path, Place(manifest["number"], manifest["update"], manifest["micro_batch"]), plain)
+
+
+def _checked_lines(plain: Any) -> dict[str, Extent]:
+    """How far the run's files went, of a state that holds what each state must."""
+    if not isinstance(plain, dict) or not {"state", "model"} <= set(plain):
+        raise ValueError("it holds no state, or no model")
+    if not isinstance(plain["num_ranks"], int) or plain["num_ranks"] < 1:
+        raise ValueError("it does not say how many ranks wrote it")
+    if any(Path(name).name != name for name in plain["lines"]):
+        raise ValueError("it speaks of files outside the run directory")
+    return {name: extent_in(extent) for name, extent in plain["lines"].items()}
 
 
 def _check(path: Path, wanted: Extent, measure: Callable[[Path], Extent], what: str) -> None:
