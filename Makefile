@@ -8,7 +8,7 @@ PYTEST_WORKERS ?= 2
 # torch and its peers otherwise start as many threads per worker as there are cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test fuzz check format lint types docs clean
+.PHONY: run test fuzz faults check format lint types docs clean
 run: $(VENV)/.run-ready
 	OMP_NUM_THREADS= $(BIN)/python -m gradledger train
 
@@ -20,6 +20,10 @@ fuzz: $(VENV)/.test-ready
 	cd tests && PYTHONPATH=../src ../$(BIN)/python -m fuzz --cases 10000 --keep
 
 check: lint types docs test
+
+# Does every kind of fault to training runs, and prints what came of it; takes about ten minutes.
+faults: $(VENV)/.test-ready
+	cd tests && PYTHONPATH=../src ../$(BIN)/python -m faults.campaign --output ../benchmarks/results/faults.json
 
 format: $(VENV)/.test-ready
 	$(BIN)/ruff format .

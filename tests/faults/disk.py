@@ -57,21 +57,51 @@ def watched_disk(happen: Callable[[int], None]) -> Iterator[Disk]:
         yield disk
 
 
-def full_from(number: int) -> Callable[[int], None]:
-    """The disk is full from the operation of that number on."""
+def refusing(number: int, error: int = errno.ENOSPC, *, is_once: bool) -> Callable[[int], None]:
+    """The disk refuses the operation of that number, or all from it on."""
 
     def happen(operation: int) -> None:
-        if operation >= number:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if operation == number or (operation > number and not is_once):
+            raise OSError(error, os.strerror(error))
 
     return happen
+
+
+def full_from(number: int) -> Callable[[int], None]:
+    """The disk is full from the operation of that number on."""
+    return refusing(number, is_once=False)
 
 
 def full_at(number: int) -> Callable[[int], None]:
     """One operation finds the disk full."""
+    return refusing(number, is_once=True)
 
-    def happen(operation: int) -> None:
-        if operation == number:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    return happen
+@contextmanager
+def torn_disk(number: int, die: Callable[[], None]) -> Iterator[None]:
+    """Half of what the write of that number (from 1) writes reaches the disk, and the process dies."""
+    writes = {(os, "write"): _half_of_data, (Path, "write_bytes"): _half_of_data, (writing, "save_file"): _half_of_file}
+    num_writes = 0
+    with ExitStack() as patches:
+        for (owner, name), half in writes.items():
+            original = getattr(owner, name)
+
+            def torn(*arguments, _original=original, _half=half):
+                nonlocal num_writes
+                num_writes += 1
+                if num_writes == number:
+                    _half(_original, *arguments)
+                    die()
+                return _original(*arguments)
+
+            patches.enter_context(mock.patch.object(owner, name, torn))
+        yield
+
+
+def _half_of_data(write, target, data):
+    write(target, bytes(data[: len(data) // 2]))
+
+
+def _half_of_file(write, tensors, path):
+    write(tensors, path)
+    os.truncate(path, path.stat().st_size // 2)

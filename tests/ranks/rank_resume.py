@@ -8,6 +8,9 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from itertools import count
@@ -18,9 +21,10 @@ from typing import Any
 from unittest import mock
 
 import torch.distributed as dist
-from rank_runs import Recorder, all_ranks
+from rank_runs import Command, Recorder, all_ranks
 from torch import Tensor, nn
 
+import gradledger
 from gradledger.errors import UserError
 from gradledger.train import Run, prepare
 from gradledger.train.interrupts import Asked
@@ -63,6 +67,12 @@ class Watcher:
 def terminate(run: Run) -> None:
     """As SIGTERM does."""
     run._interrupts.asked = Asked(terminate=True)
+
+
+def wait(run: Run) -> None:
+    """As the second rank does if its machine is busy."""
+    if run.setup.ranks.rank == 1:
+        time.sleep(0.2)
 
 
 def copy_to(source: str, target: str) -> Callable[[Run], None]:
@@ -197,21 +207,66 @@ class FullDisk:
 
 
 class Mortal(nn.Module):
-    """Its process is killed at a forward of rank 1, unless it has been already."""
+    """One rank's process is killed at one of its forwards, unless it has been already."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, rank: int) -> None:
         super().__init__()
         self.inner = noisy()
-        self.at, self.num_forwards = at, 0
+        self.at, self.rank, self.num_forwards = at, rank, 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.num_forwards += 1
-        mark = Path("killed")
-        if self.num_forwards == self.at and dist.get_rank() == 1 and not mark.exists():
-            mark.touch()
+        if self.num_forwards == self.at and dist.get_rank() == self.rank and not MARK.exists():
+            MARK.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return self.inner(inputs)
 
 
-def mortal(*, at: int = 21) -> nn.Module:
-    return Mortal(at)
+MARK = Path("killed")
+"""In the working directory, after a process was killed."""
+
+
+def mortal(*, at: int = 21, rank: int = 1) -> nn.Module:
+    return Mortal(at, rank)
+
+
+MORTAL = (
+    "data=rank_runs:sets", "model=rank_resume:mortal", "micro_batch_size=5", "effective_batch_size=30", "epochs=4",
+    "name=one", "optimizer.lr=0.05",
+)  # fmt: skip
+
+
+def restarted(folder: Path, *overrides: str, deadline_seconds: float = 280) -> subprocess.CompletedProcess[str]:
+    """Two ranks under torchrun, one of which is killed once; all are started again."""
+    arguments = [text for override in (*MORTAL, *overrides) for text in ("--set", override)]
+    here = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (Path(gradledger.__file__).parents[1], here, here.parent)))
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1",
+         "-m", "gradledger", "train", *arguments, "--resume", "auto"],
+        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}, capture_output=True, text=True,
+        timeout=deadline_seconds,
+    )  # fmt: skip
+
+
+class Immortal:
+    """The same in processes that are not killed.
+
+    Args:
+        folder: The working directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        (folder / MARK).touch()
+        self.command = Command(str(folder), *(text for override in MORTAL for text in ("--set", override)))
+
+    def __call__(self, rank: int, num_ranks: int) -> Any:
+        return self.command(rank, num_ranks)[0]
+
+
+def files(folder: Path) -> Any:
+    """Weights, metrics but for clocks, and ledgers."""
+    run = folder / "runs" / "one"
+    metrics = [without_clocks(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    ledgers = [(run / name).read_text() for name in ("ledger.jsonl", "ledger-rank-1.jsonl")]
+    return (run / "checkpoints" / "model.safetensors").read_bytes(), metrics, ledgers

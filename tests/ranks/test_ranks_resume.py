@@ -1,21 +1,11 @@
 """Runs of several ranks go on where they were stopped: bitwise by as many ranks, to float error by others."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-from rank_resume import FullDisk, RandomPoints, Training, terminate
-from rank_runs import Command
+from rank_resume import MARK, FullDisk, Immortal, RandomPoints, Training, files, restarted, terminate
 from spawning import run_on_ranks
 
-import gradledger
 from gradledger.train.checkpoint.layout import checkpoints_in
-from train.stopping import without_clocks
 
-DEADLINE_SECONDS = 280
 STOP = {"actions": {7: terminate}}
 """In the third window of two ranks, and the second one of one."""
 
@@ -123,32 +113,11 @@ def test_a_run_of_ranks_can_go_on_over_a_full_disk(results, name):
 
 @pytest.mark.slow
 def test_torchrun_starts_again_after_a_killed_rank(tmp_path):
-    overrides = (
-        *("data=rank_runs:sets", "model=rank_resume:mortal", "micro_batch_size=5", "effective_batch_size=30"),
-        *("epochs=4", "name=one", "optimizer.lr=0.05"),
-    )
-    arguments = [text for override in overrides for text in ("--set", override)]
-    here = Path(__file__).parent
-    paths = os.pathsep.join(map(str, (Path(gradledger.__file__).parents[1], here, here.parent)))
-    ended = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1",
-         "-m", "gradledger", "train", *arguments, "--resume", "auto"],
-        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}, capture_output=True, text=True,
-        timeout=DEADLINE_SECONDS,
-    )  # fmt: skip
+    ended = restarted(tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "killed").exists()
+    assert (tmp_path / MARK).exists()
     assert "Going on from runs/one/checkpoints/000001-update-000003, after update 3" in ended.stderr
     whole = tmp_path / "whole"
     whole.mkdir()
-    (whole / "killed").touch()
-    statuses = [status for status, *_ in run_on_ranks(2, {"": Command(str(whole), *arguments)})[""]]
-    assert statuses == [0, 0]
-    assert files(tmp_path / "runs" / "one") == files(whole / "runs" / "one")
-
-
-def files(run):
-    """Weights, metrics but for clocks, and ledgers."""
-    metrics = [without_clocks(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    ledgers = [(run / name).read_text() for name in ("ledger.jsonl", "ledger-rank-1.jsonl")]
-    return (run / "checkpoints" / "model.safetensors").read_bytes(), metrics, ledgers
+    assert run_on_ranks(2, {"": Immortal(whole)})[""] == [0, 0]
+    assert files(tmp_path) == files(whole)

@@ -26,6 +26,7 @@ class RunFiles(Observer):
     def __init__(self, directory: RunDirectory, errors: WriteErrors | None = None) -> None:
         self._directory = directory
         self._errors = errors or WriteErrors()
+        self._has_weights = False
 
     def begin(self, config: TrainConfig, num_planned_updates: int | None) -> None:
         """Write the configuration."""
@@ -52,11 +53,15 @@ class RunFiles(Observer):
         path = self._directory.path / "checkpoints" / "model.safetensors"
         with self._errors.guarded(path), replacing(self._directory.checkpoints / path.name) as aside:
             write(str(aside))
+        self._has_weights = self._directory.path / "checkpoints" / path.name not in self._errors.failing
 
     def end(self, summary: Summary) -> None:
         """Append the summary."""
         fields = asdict(summary)
-        self._append_metrics({"kind": "summary", **fields.pop("details"), **fields})
+        record = {"kind": "summary", **fields.pop("details"), **fields}
+        self.entries([])  # what waits is tried once more
+        is_complete = self._has_weights and not self._directory.has_waiting_entries
+        self._append_metrics(record if is_complete else {**record, "incomplete": True})
         with self._errors.last_chance(self._directory.path):
             self._directory.close()
 

@@ -157,7 +157,7 @@ def find_run(config: TrainConfig, num_ranks: int = 1) -> Resumption | None:
     root = Path(config.output)
     if config.name is not None:
         path = root / config.name
-        return _newest_of(path, num_ranks) if path.is_dir() and any(path.iterdir()) else None
+        return _newest_of(path, num_ranks) if _holds_something(path) else None
     pattern = re.compile(rf"{re.escape(config.stem)}-\d+")
     found = [path for path in _children(root) if pattern.fullmatch(path.name) and (path / LEDGER).is_file()]
     last = max(found, key=lambda path: (path / LEDGER).stat().st_mtime_ns, default=None)
@@ -200,7 +200,9 @@ def is_finished(directory: Path) -> bool:
         record = json.loads(last)
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(record, Mapping) and record.get("kind") == "summary" and record.get("exit") == "finished"
+    if not isinstance(record, Mapping) or record.get("incomplete"):
+        return False
+    return record.get("kind") == "summary" and record.get("exit") == "finished"
 
 
 def _newest_of(directory: Path, num_ranks: int) -> Resumption:
@@ -235,6 +237,13 @@ def _number(path: Path) -> int:
     place = place_of(path.name)
     assert place is not None
     return place.number
+
+
+def _holds_something(path: Path) -> bool:
+    try:
+        return path.is_dir() and any(path.iterdir())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _children(root: Path) -> list[Path]:

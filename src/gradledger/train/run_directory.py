@@ -7,7 +7,7 @@ Over several ranks the first one writes it; each other one adds its own ledger, 
 - ``update``: ``update`` and ``epoch`` (both from 1), ``loss``, ``grad_norm``, ``lr``, ``num_samples``,
   ``num_micro_batches``, ``seconds`` (since training began) and ``skipped``.
 - ``evaluation``: ``update``, ``epoch``, ``split``, ``num_samples``, ``loss`` and the metrics of the task.
-- ``summary``: once, at the end.
+- ``summary``: once, at the end; ``incomplete`` where the weights or a part of the ledger could not be written.
 """
 
 from __future__ import annotations
@@ -76,6 +76,11 @@ class RunDirectory:
     def append_entries(self, entries: Iterable[Entry]) -> None:
         """Append to the ledger."""
         append_to(self._ledger, entries)
+
+    @property
+    def has_waiting_entries(self) -> bool:
+        """Whether a part of the ledger could not be written yet."""
+        return self._ledger.is_waiting
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""

@@ -26,7 +26,7 @@ class WriteErrors:
     def __init__(self, choice: OnWriteError = "stop", tell: Callable[[str], None] = lambda _: None) -> None:
         self._choice = choice
         self._tell = tell
-        self._failing: set[Path] = set()
+        self.failing: set[Path] = set()
         self._is_stopping = False
 
     @contextmanager
@@ -41,8 +41,8 @@ class WriteErrors:
         except OSError as error:
             self._failed(path, f"{path} cannot be written: {error.strerror or error}")
         else:
-            if path in self._failing:
-                self._failing.remove(path)
+            if path in self.failing:
+                self.failing.remove(path)
                 self._tell(f"{path} can be written again: nothing is missing in it")
 
     @contextmanager
@@ -61,6 +61,6 @@ class WriteErrors:
                 return
             self._is_stopping = True
             raise WriteError(f"{what}: training stops (on_write_error: stop)") from None
-        if path not in self._failing:
-            self._failing.add(path)
+        if path not in self.failing:
+            self.failing.add(path)
             self._tell(f"{what}: training goes on, and it is tried again (on_write_error: continue)")

@@ -36,6 +36,11 @@ class LineFile:
                 self._digest = hashlib.file_digest(file, "sha256")
             self._num_bytes = extent.num_bytes
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the disk refused something that is still in memory."""
+        return bool(self._waiting)
+
     def append(self, text: str) -> None:
         """Append whole lines.
 
