@@ -15,6 +15,8 @@ from typing import Any
 from faults.disk import torn_disk, watched_disk
 from faults.runs import Case, Ended, Tell, Trained, forked, judge, train, train_here, whole
 from gradledger.train import Run
+from gradledger.train.checkpoint.layout import CheckpointError
+from gradledger.train.checkpoint.reading import read_checkpoint
 
 _EVERY = ("checkpoint_every=1", "checkpoint_every=2", "checkpoint_every=epoch")
 
@@ -30,16 +32,29 @@ def killed_at_any_moment(folder: Path, part: float) -> Iterator[Case]:
     hows = cycle(("operation", "torn operation", "forward", "time"))
     for number, how in enumerate(islice(hows, round(200 * part))):
         output, every, told = folder / str(number), chooser.choice(_EVERY), list[Any]()
+        is_readable = True
         for _ in range(chooser.randint(1, 3)):
             ended = _killed(output, how, every, chooser)
             told += ended.told
+            is_readable = is_readable and _latest_is_readable(output)
             if ended.how == "hang" or (ended.how == "done" and ended.value.exit != "finished"):
                 break
         if ended.how == "killed":
             ended = train(output, every)
             told += ended.told
-        yield judge(ended, expected, told)
+        case = judge(ended, expected, told)
+        yield case if is_readable else Case("wrong", note=f"{how}: latest named a checkpoint that cannot be read")
         shutil.rmtree(output, ignore_errors=True)
+
+
+def _latest_is_readable(output: Path) -> bool:
+    latest = output / "run" / "checkpoints" / "latest"
+    if not latest.exists():
+        return True
+    try:
+        return bool(read_checkpoint(latest.with_name(latest.read_text().strip())))
+    except CheckpointError:
+        return False
 
 
 def _killed(output: Path, how: str, every: str, chooser: random.Random) -> Ended:

@@ -80,14 +80,20 @@ def copy_to(source: str, target: str) -> Callable[[Run], None]:
     return lambda _: shutil.copytree(source, target)
 
 
-def start(output: str, *overrides: str, ranks: RunRanks, resume: str | None = None) -> tuple[Run, Any, Recorder]:
+def start(
+    output: str,
+    *overrides: str,
+    ranks: RunRanks,
+    resume: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[Run, Any, Recorder]:
     config, resumption = load_run(None, [*SETTINGS, f"output={output}", *overrides], resume, ranks.size)
     setup = prepare(config, ranks=ranks)
     state = None
     if resumption is not None:
         check_same(setup.config, resumption)
         state = load_state(resumption, setup)
-    opened = open_run(setup, resumption, lambda line: None)
+    opened = open_run(setup, resumption, tell)
     recorder = Recorder()
     return Run(setup, [opened.files, recorder], keeper=opened.keeper), state, recorder
 
@@ -172,6 +178,19 @@ class Training:
             return train(self.folder, "model=rank_resume:plain", *self.overrides, ranks=ranks, **self.options)[:2]
         except UserError as error:
             return f"{type(error).__name__}: {error}"
+
+
+class Unshared:
+    """A run whose second rank does not see the directory of the first; the lines that the first one tells."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self, rank: int, num_ranks: int) -> Any:
+        lines: list[str] = []
+        with mock.patch("gradledger.train.opening._identity", return_value=None) if rank else nullcontext():
+            run, _, _ = start(self.folder, ranks=all_ranks(), tell=lines.append)
+            return run.train().exit, lines, run.keeper is None
 
 
 class FullDisk:

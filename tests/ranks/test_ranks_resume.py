@@ -1,7 +1,7 @@
 """Runs of several ranks go on where they were stopped: bitwise by as many ranks, to float error by others."""
 
 import pytest
-from rank_resume import MARK, FullDisk, Immortal, RandomPoints, Training, files, restarted, terminate
+from rank_resume import MARK, FullDisk, Immortal, RandomPoints, Training, Unshared, files, restarted, terminate
 from spawning import run_on_ranks
 
 from gradledger.train.checkpoint.layout import checkpoints_in
@@ -36,6 +36,7 @@ def results(folder):
             "two, then three": Training(f"{folder}/two, then three", "parallel=fsdp2", **STOP),
             "two, then one": Training(f"{folder}/two, then one", "parallel=fsdp2", **STOP),
             "carried": Training(f"{folder}/carried", "tail=carry", **STOP),
+            "unshared": Unshared(f"{folder}/unshared"),
             "no room for a checkpoint": FullDisk(f"{folder}/no room", save, 1),
             "no room for one checkpoint": FullDisk(f"{folder}/no room once", save, 1, "on_write_error=continue"),
             "no room for lines": FullDisk(f"{folder}/no lines", write, 3, "on_write_error=continue"),
@@ -109,6 +110,13 @@ def test_a_full_disk_of_one_rank_stops_all_and_the_run_goes_on(results):
 @pytest.mark.parametrize("name", ["no room for one checkpoint", "no room for lines"])
 def test_a_run_of_ranks_can_go_on_over_a_full_disk(results, name):
     assert results[name] == results["two"]
+
+
+def test_ranks_that_see_no_common_directory_train_without_checkpoints(results, folder):
+    path = folder / "unshared" / "run" / "checkpoints"
+    line = f"No checkpoints are made: rank 1 does not see {path} of rank 0; let output be a directory that all "
+    assert results["unshared"] == [("finished", [f"{line}machines share"], True)] * 2
+    assert checkpoints_in(path) == []
 
 
 @pytest.mark.slow

@@ -1,13 +1,16 @@
 """``gradledger train --resume``, and what is said when checkpoints are damaged or files cannot be written."""
 
+import errno
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from faults.disk import full_at, full_from, watched_disk
 from gradledger.train.checkpoint.layout import checkpoints_in
@@ -183,6 +186,33 @@ def test_a_run_can_go_on_over_a_full_disk_and_nothing_is_missing(finished, tmp_p
         assert called.status == 0, number
         assert re.match(r"runs/mine\S* cannot be written: No space left on device: training goes on", called.err)
         assert lines(directory / "runs" / "mine") == lines(finished)
+
+
+def test_a_run_whose_weights_could_not_be_written_is_not_finished(finished, tmp_path, monkeypatch):
+    save = safetensors.torch.save_model
+
+    def refuse(model, path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(safetensors.torch, "save_model", refuse)
+    called = train(tmp_path, *FEW, "--set", "on_write_error=continue")
+    assert "runs/mine/checkpoints/model.safetensors cannot be written: No space left" in called.err
+    assert '"incomplete": true' in (tmp_path / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()[-1]
+    monkeypatch.setattr(safetensors.torch, "save_model", save)
+    called = train(tmp_path, *FEW, "--resume", "auto")
+    assert called.err == "Going on from runs/mine/checkpoints/000003-update-000018, after update 18\n"
+    assert lines(tmp_path / "runs" / "mine") == lines(finished)
+
+
+def test_a_directory_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    called = train(tmp_path, *FEW, "--resume", "auto")
+    assert (called.status, called.err) == (2, "gradledger: runs/mine cannot be read: Permission denied\n")
 
 
 _HOLD = """

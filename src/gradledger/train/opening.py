@@ -109,7 +109,7 @@ def _keeper(config: TrainConfig, path: Path, sync: Callable[[], Lines], errors: 
 
 def _is_shared(directory: Path, ranks: RunRanks, tell: Callable[[str], None]) -> bool:
     """Whether all ranks see one directory, so that they can make checkpoints in it together."""
-    seen = ranks.gather(directory.stat().st_ino if directory.is_dir() else None, "comparison of directories")
+    seen = ranks.gather(_identity(directory), "comparison of directories")
     unlike = [rank for rank, number in enumerate(seen) if number != seen[0]]
     if unlike:
         tell(
@@ -117,6 +117,10 @@ def _is_shared(directory: Path, ranks: RunRanks, tell: Callable[[str], None]) ->
             "that all machines share"
         )
     return not unlike
+
+
+def _identity(directory: Path) -> int | None:
+    return directory.stat().st_ino if directory.is_dir() else None
 
 
 class _Written(NamedTuple):

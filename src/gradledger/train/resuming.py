@@ -83,9 +83,9 @@ class Resumption:
             return
         checkpoints = self.checkpoint.path.parent
         newer = [path for path in checkpoints_in(checkpoints) if _number(path) > self.checkpoint.place.number]
+        replace_file(checkpoints / LATEST, f"{self.checkpoint.path.name}\n".encode())  # never names one that is gone
         for path in newer:
             (remove_checkpoint if _is_good(path) else put_aside)(path)
-        replace_file(checkpoints / LATEST, f"{self.checkpoint.path.name}\n".encode())
 
 
 def load_run(
