@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,40 @@ SCRIPTS = {
     "threads": (
         TRAIN + "import threading\nthread = threading.Thread(target=train)\nthread.start()\n", ["--format", "json"], [],
     ),
+    "exits_at_once": (TRAIN + "train()\nimport os\nos._exit(5)\n", ["--format", "json"], []),
+    "exits_at_once_cleanly": (CLEAN + "train()\nimport os\nos._exit(0)\n", [], []),
+    "is_terminated": (TRAIN + "train()\nimport os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n", [], []),
+    "leaves_no_surroundings": (
+        TRAIN + "import os, tempfile\nfolder = tempfile.mkdtemp()\nos.chdir(folder)\nos.rmdir(folder)\n"
+        "sys.path.clear()\nsys.argv.clear()\nsys.stdout = sys.stderr = open(os.devnull, 'w')\ntrain()\n",
+        ["--output", "kept.txt"], [],
+    ),
+    "closes_its_output": (
+        TRAIN + "import atexit, os\natexit.register(os.write, 1, b'said at the end')\ntrain()\n"
+        "sys.stdout.close()\nos.close(1)\n",
+        ["--format", "json"], [],
+    ),
+    "deletes_itself": (TRAIN + "import os\nos.remove(__file__)\ntrain()\n", ["--format", "json"], []),
+    "removes_the_output": (
+        TRAIN + "import shutil\ntrain()\nshutil.rmtree('gone')\n", ["--output", "gone/report.txt"], [],
+    ),
+    "forks": (
+        TRAIN + "import os\ntrain()\nchild = os.fork()\n"
+        "if child:\n    assert os.waitpid(child, 0)[1] == 0\nelse:\n    train(1)\n",
+        [], [],
+    ),
+    "loses_a_child": (
+        TRAIN + "import multiprocessing, os, signal\n"
+        "def end():\n    train()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "child = multiprocessing.get_context('fork').Process(target=end)\n"
+        "child.start()\nchild.join()\nassert child.exitcode == -9\ntrain()\n",
+        ["--format", "json"], [],
+    ),
+    "has_loader_workers": (
+        TRAIN + "for x in torch.utils.data.DataLoader(torch.randn(8, 3), batch_size=4, num_workers=2):\n"
+        "    model(x).mean().backward()\n    optimizer.step()\n",
+        [], [],
+    ),
     "processes": (
         TRAIN + "if __name__ == '__main__':\n    import multiprocessing\n"
         "    for way in ('spawn', 'fork'):\n"
@@ -51,6 +86,9 @@ SCRIPTS = {
         ["--format", "json"], [],
     ),
 }  # fmt: skip
+
+
+FORKED_COMMANDS = Path(__file__).parent / "forked_commands.py"
 
 
 def environment():
@@ -68,30 +106,35 @@ def start(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Status, standard output and standard error of every script, two at a time."""
+    """Status, standard output and standard error of every script, each in a fork of a process that has loaded torch."""
     folder = tmp_path_factory.mktemp("scripts")
     (folder / "helper_beside_it.py").write_text("")
-    results, running = {}, []
+    (folder / "gone").mkdir()
+    orders = []
     for name, (source, options, arguments) in SCRIPTS.items():
         (folder / f"{name}.py").write_text(source)
-        running.append((name, start(folder, "audit", *options, f"{name}.py", *arguments)))
-        if len(running) > 2:
-            finish(*running.pop(0), results)
-    for name, process in running:
-        finish(name, process, results)
-    results["folder"] = folder
-    return results
-
-
-def finish(name, process, results):
-    out, err = process.communicate(timeout=120)
-    results[name] = (process.returncode, out, err)
+        command = ["audit", *options, f"{name}.py", *arguments]
+        orders.append({"arguments": command, "stdout": f"{name}.out", "stderr": f"{name}.err"})
+    done = subprocess.run(
+        [sys.executable, str(FORKED_COMMANDS)], input="".join(json.dumps(order) + "\n" for order in orders),
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    statuses = list(map(int, done.stdout.split()))
+    assert len(statuses) == len(SCRIPTS), done.stderr
+    results = {
+        name: (status, (folder / f"{name}.out").read_text(), (folder / f"{name}.err").read_text())
+        for name, status in zip(SCRIPTS, statuses, strict=True)
+    }
+    return {**results, "folder": folder}
 
 
 STATUS = {
     "stale": 1, "clean": 0, "parseable": 1, "sarif_file": 1, "never_trains": 0,
     "exits_with_status": 3, "exits_with_text": 3, "crashes": 3, "interrupts_itself": 3, "stops": 1,
     "as_python_does": 0, "threads": 1, "processes": 1,
+    "exits_at_once": 3, "exits_at_once_cleanly": 0, "is_terminated": 3, "leaves_no_surroundings": 1,
+    "closes_its_output": 1, "deletes_itself": 1, "removes_the_output": 2, "forks": 1, "loses_a_child": 1,
+    "has_loader_workers": 1,
 }  # fmt: skip
 
 
@@ -136,6 +179,42 @@ def test_findings_so_far_are_reported(runs):
         assert words in runs[name][1]
         assert "stale-gradient" in runs[name][1]
     assert "no data" in runs["exits_with_text"][2]
+
+
+@pytest.mark.parametrize("name", ["exits_at_once", "closes_its_output", "deletes_itself", "loses_a_child"])
+def test_a_script_that_ends_or_spoils_its_process_is_reported(runs, name):
+    (finding,) = json.loads(runs[name][1])["findings"]
+    assert (finding["rule"], finding["location"]["file"], finding["count"]) == ("stale-gradient", f"{name}.py", 3)
+
+
+def test_what_a_script_did_to_its_process_is_put_back(runs):
+    assert (runs["folder"] / "kept.txt").read_text().startswith("leaves_no_surroundings.py:10: error GL101")
+    assert "said at the end" in runs["closes_its_output"][2]
+
+
+def test_sudden_ends_are_told(runs):
+    assert "The script ended its process at once with status 5; findings so far:" in runs["exits_at_once"][2]
+    assert "findings so far" not in runs["exits_at_once_cleanly"][1]
+    assert "No findings." in runs["exits_at_once_cleanly"][1]
+    assert (
+        "The script was terminated; findings so far:\nAudited is_terminated.py: 4 backward" in runs["is_terminated"][1]
+    )
+    assert "stale-gradient" in runs["is_terminated"][1]
+
+
+def test_findings_that_cannot_be_written_are_shown(runs):
+    _, out, err = runs["removes_the_output"]
+    assert re.search(r"gradledger: cannot write \S*/gone/report.txt: No such file .*; the findings go to standard", err)
+    assert "stale-gradient" in out
+
+
+def test_a_forked_child_reports_nothing(runs):
+    assert runs["forks"][1].count("Audited forks.py: 4 backward calls, 4 updates.") == 1
+    assert "(3 times" in runs["forks"][1]
+
+
+def test_loader_workers_are_no_training(runs):
+    assert "Audited has_loader_workers.py: 2 backward calls, 2 updates." in runs["has_loader_workers"][1]
 
 
 def test_a_script_that_never_trains_is_told_so(runs):

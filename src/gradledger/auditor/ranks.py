@@ -7,12 +7,16 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gradledger.auditor.reports import Report, read_reports, write_reports
 from gradledger.findings import Finding
 
+if TYPE_CHECKING:
+    from gradledger.auditor.session import Auditor
+
 _PATIENCE_SECONDS = 60.0
+_PATIENCE_WHEN_CUT_SHORT_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 
 
@@ -23,8 +27,13 @@ def local_rank() -> tuple[int, int]:
     return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def gather(auditor: Any) -> tuple[list[Finding], bool]:
-    """The findings of all ranks of this machine, and whether this process is the one to report them."""
+def gather(auditor: Auditor, *, is_cut_short: bool = False) -> tuple[list[Finding], bool]:
+    """The findings of all ranks of this machine, and whether this process is the one to report them.
+
+    Args:
+        auditor: This rank's.
+        is_cut_short: The program was interrupted: there is no time to wait long for the others.
+    """
     rank, num_ranks = local_rank()
     if num_ranks == 1:
         return auditor.findings, True
@@ -33,7 +42,8 @@ def gather(auditor: Any) -> tuple[list[Finding], bool]:
     if rank != 0:
         write_reports(auditor.reports, folder / f"{rank}.json")
         return [], False
-    reports = [*auditor.reports, *_wait_for(folder, num_ranks - 1)]
+    patience = _PATIENCE_WHEN_CUT_SHORT_SECONDS if is_cut_short else _PATIENCE_SECONDS
+    reports = [*auditor.reports, *_wait_for(folder, num_ranks - 1, patience)]
     shutil.rmtree(folder, ignore_errors=True)
     return auditor.merged(reports), True
 
@@ -44,8 +54,8 @@ def _meeting_place() -> Path:
     return Path(tempfile.gettempdir()) / f"gradledger-{os.getuid()}-{os.getppid()}-{key}"
 
 
-def _wait_for(folder: Path, number: int) -> list[Report]:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+def _wait_for(folder: Path, number: int, patience_seconds: float) -> list[Report]:
+    deadline = time.monotonic() + patience_seconds
     while len(paths := sorted(folder.glob("*.json"))) < number and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     return [report for path in paths for report in read_reports(path)]

@@ -8,8 +8,7 @@ import sys
 import threading
 import tokenize
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -95,12 +94,29 @@ def run_script(path: str, code: CodeType, arguments: Sequence[str], auditor: Aud
     return ScriptRun("finished")
 
 
+def sudden_end(auditor: Auditor, means: str, number: int) -> ScriptRun:
+    """How a script ended that unwound no stack; the audit ends with it.
+
+    Args:
+        auditor: What looked on.
+        means: ``os._exit`` or ``SIGTERM``.
+        number: The status, or the signal.
+    """
+    is_done = means == "os._exit" and number == 0
+    auditor.__exit__(None, None if is_done else SystemExit(1), None)
+    if is_done:
+        return ScriptRun("finished")
+    if means == "SIGTERM":
+        return ScriptRun("interrupted", "The script was terminated; findings so far:")
+    return ScriptRun("failed", f"The script ended its process at once with status {number}; findings so far:")
+
+
 def _after_exit(request: SystemExit) -> ScriptRun:
     if request.code in (None, 0):
         return ScriptRun("finished")
     if not isinstance(request.code, int):
         print(request.code, file=sys.stderr)  # noqa: T201  # what Python itself does with sys.exit("text")
-    status = request.code if isinstance(request.code, int) else 1
+    status = int(request.code) if isinstance(request.code, int) else 1
     return ScriptRun("failed", f"The script ended itself with status {status}; findings so far:")
 
 
@@ -117,18 +133,3 @@ def _join_threads() -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
-
-
-@contextmanager
-def output_to_stderr() -> Iterator[None]:
-    """Send everything that is written to standard output to standard error, by child processes too."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(saved, 1)
-        os.close(saved)

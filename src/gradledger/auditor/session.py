@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from functools import cache
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -62,6 +64,7 @@ class Auditor:
         self.stopped = False
 
     def __enter__(self) -> Self:
+        _leave_parent_at_fork()
         if _active:
             raise UserError("an audit is already running in this process: end it before the next one begins")
         try:
@@ -147,6 +150,12 @@ def leave_parent() -> None:
         auditor._patches.undo()
         auditor._children.forget()
         _active.remove(auditor)
+
+
+@cache
+def _leave_parent_at_fork() -> None:
+    """A forked child that trains on would keep a second ledger from the middle of its parent's."""
+    os.register_at_fork(after_in_child=leave_parent)
 
 
 def _is_running(auditor: Auditor) -> bool:

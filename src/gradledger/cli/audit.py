@@ -1,16 +1,27 @@
 """``gradledger audit``."""
 
+from __future__ import annotations
+
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gradledger.cli._console import tell, write
+from gradledger.errors import UserError
 from gradledger.findings import FormatName
 
+if TYPE_CHECKING:
+    from gradledger.auditor import Auditor
+    from gradledger.auditor.script import ScriptRun
+    from gradledger.auditor.surroundings import Surroundings
+    from gradledger.findings import Finding
+
 SCRIPT_FAILED_STATUS = 3
+NOT_WRITTEN_STATUS = 2
 
 
 def audit(
@@ -26,64 +37,112 @@ def audit(
 
     This executes the script, with all that it does: audit only what you would run. lint executes nothing.
 
-    Exit status: 0 nothing at warning or above, 1 findings, 2 wrong usage or a script that cannot be read, 3 the
-    script itself failed or was interrupted (findings so far are reported).
+    Exit status: 0 nothing at warning or above, 1 findings, 2 wrong usage, a script that cannot be read or findings that
+    cannot be written, 3 the script itself failed or was interrupted (findings so far are reported).
     """
-    from contextlib import nullcontext
-
-    from gradledger.auditor.script import load_script, output_to_stderr, run_script
-    from gradledger.findings import exit_status, render
-    from gradledger.rules import check_selection, descriptions
+    from gradledger.auditor.script import load_script, run_script, sudden_end
+    from gradledger.auditor.surroundings import Surroundings, sudden_ends
+    from gradledger.rules import check_selection
 
     code = load_script(script)
     check_selection(select, ignore)
     _check_writable(output)
 
     from gradledger.auditor import Auditor  # loads torch: mistakes above are told at once
-    from gradledger.auditor.ranks import gather
 
-    auditor = Auditor(select=select, ignore=ignore, stop_after=stop_after)
-    with nullcontext() if format == "text" else output_to_stderr():
+    auditor, process = Auditor(select=select, ignore=ignore, stop_after=stop_after), os.getpid()
+    surroundings = Surroundings(output_to_stderr=format != "text")
+    telling = _Telling(script, auditor, format, output and output.absolute(), surroundings)
+    with sudden_ends(lambda means, number: telling.tell(sudden_end(auditor, means, number))):
         run = run_script(script, code, arguments or [], auditor)
-        findings, reports = gather(auditor)
-    status = SCRIPT_FAILED_STATUS if run.outcome in ("failed", "interrupted") else exit_status(findings)
-    if reports:
-        is_terminal = output is None and sys.stdout.isatty()
-        report = render(findings, format, descriptions=descriptions(), color=is_terminal)
-        note = _note(script, auditor.num_updates, auditor.num_backwards)
-        notes = [line for line in (run.detail, note) if line]
-        _write(report, notes, format, output)
-    sys.stdout.flush()
-    raise typer.Exit(status if reports or status == SCRIPT_FAILED_STATUS else 0)
+        if os.getpid() != process:  # forked by the script, and come to its end: the parent tells
+            raise typer.Exit(run.outcome in ("failed", "interrupted"))
+        status = telling.tell(run)
+    raise typer.Exit(status)
 
 
-def _note(script: str, num_updates: int, num_backwards: int) -> str:
-    name = os.path.basename(script)
-    if not num_backwards:
-        return f"{name} made no backward pass while it was audited: there was no training to judge."
-    updates = "1 update" if num_updates == 1 else f"{num_updates} updates"
-    calls = "1 backward call" if num_backwards == 1 else f"{num_backwards} backward calls"
-    return f"Audited {name}: {calls}, {updates}."
+@dataclass(slots=True)
+class _Telling:
+    """How one audit is told.
+
+    Args:
+        script: The script, as it was named.
+        auditor: What has looked on.
+        format: How findings are written.
+        output: The file for them.
+        surroundings: What the script may have changed.
+        is_told: The report is written, or being written: a signal meanwhile does not begin another one.
+    """
+
+    script: str
+    auditor: Auditor
+    format: FormatName
+    output: Path | None
+    surroundings: Surroundings
+    is_told: bool = False
+
+    def tell(self, run: ScriptRun) -> int:
+        """Write the report, of all ranks together, and give the status to end with."""
+        from gradledger.auditor.ranks import gather
+        from gradledger.findings import exit_status
+
+        findings, tells = gather(self.auditor, is_cut_short=run.outcome == "interrupted")
+        self.surroundings.put_back()
+        failed = run.outcome in ("failed", "interrupted")
+        status = SCRIPT_FAILED_STATUS if failed else exit_status(findings) if tells else 0
+        if tells and not self.is_told:
+            self.is_told = True
+            if not self._write(run, findings):
+                status = NOT_WRITTEN_STATUS
+        return status
+
+    def _write(self, run: ScriptRun, findings: list[Finding]) -> bool:
+        """Write notes and findings; whether they are where they were to be."""
+        from gradledger.auditor.surroundings import send_output_to_stderr
+        from gradledger.findings import render
+        from gradledger.rules import descriptions
+
+        is_terminal = self.output is None and sys.stdout.isatty()
+        report = render(findings, self.format, descriptions=descriptions(), color=is_terminal)
+        problem = self._write_file(report)
+        in_file = self.output is not None and problem is None
+        for note in (run.detail, self._note(), problem):
+            if note and (in_file or self.format != "text" or note is problem):
+                tell(note)
+            elif note:
+                write(f"{note}\n")
+        if not in_file:
+            write(report, styled=True)
+        sys.stdout.flush()
+        if self.format != "text":  # what the script prints when the interpreter ends must not follow
+            send_output_to_stderr()
+        return problem is None
+
+    def _write_file(self, report: str) -> str | None:
+        """Write to the file, where there is to be one; what went wrong."""
+        try:
+            if self.output is not None:
+                self.output.write_text(report, encoding="utf-8")
+        except OSError as error:
+            return f"gradledger: cannot write {self.output}: {error.strerror}; the findings go to standard output"
+        return None
+
+    def _note(self) -> str:
+        name = os.path.basename(self.script)
+        num_updates, num_backwards = self.auditor.num_updates, self.auditor.num_backwards
+        if not num_backwards:
+            return f"{name} made no backward pass while it was audited: there was no training to judge."
+        updates = "1 update" if num_updates == 1 else f"{num_updates} updates"
+        calls = "1 backward call" if num_backwards == 1 else f"{num_backwards} backward calls"
+        return f"Audited {name}: {calls}, {updates}."
 
 
 def _check_writable(output: Path | None) -> None:
-    from gradledger.errors import UserError
-
     if output is not None:
         try:
             output.touch()
         except OSError as error:
             raise UserError(f"cannot write {output}: {error.strerror}") from None
-
-
-def _write(report: str, notes: list[str], format_name: FormatName, output: Path | None) -> None:
-    if output is not None:
-        output.write_text(report, encoding="utf-8")
-    to_stderr = output is not None or format_name != "text"
-    for note in notes:
-        tell(note) if to_stderr else write(f"{note}\n")
-    if output is None:
-        write(report, styled=True)
 
 
 audit.context_settings = {"allow_interspersed_args": False}  # type: ignore[attr-defined]

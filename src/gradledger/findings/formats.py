@@ -199,7 +199,7 @@ def _path(file: str) -> str:
         return file
     try:
         relative = os.path.relpath(file)
-    except ValueError:  # another drive
+    except (ValueError, OSError):  # another drive; a working directory that is gone
         return file
     return file if relative.startswith(os.pardir) else relative
 
