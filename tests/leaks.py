@@ -23,7 +23,10 @@ _ENVIRONMENT_OF_LIBRARIES = (
     "PYTEST_", "TORCHINDUCTOR_", "KMP_", "TOKENIZERS_", "PL_", "LIGHTNING", "TF_", "CUBLAS_", "ACCELERATE_", "GRPC_",
     "CUDA_", "PYTORCH_", "TRITON_", "NODE_", "LOCAL_", "MASTER_", "RANK", "WORLD_",
 )  # fmt: skip
-_THREADS_OF_LIBRARIES = ("pytest_timeout", "execnet", "tqdm", "pydevd", "asyncio_", "ThreadPoolExecutor", "tensorboard")
+# "Dummy-1" and the like are threads of a library's own, not Python's, that have called Python once.
+_THREADS_OF_LIBRARIES = (
+    "Dummy-", "pytest_timeout", "execnet", "tqdm", "pydevd", "asyncio_", "ThreadPoolExecutor", "tensorboard",
+)  # fmt: skip
 
 
 def snapshot() -> dict[str, Any]:
