@@ -114,7 +114,8 @@ def fuzz_table(result: dict[str, Any]) -> str:
     sums = {column: sum(row[column] for row in result["table"].values()) for column in columns}
     for name, row in {**result["table"], "**all**": sums}.items():
         lines.append(f"| {name} | " + " | ".join(f"{row[column]:,}" for column in columns) + " |")
-    return "## Bad input (`make fuzz`, [what is counted](bad-input.md))\n\n" + "\n".join(lines)
+    text = f"`make fuzz`, in {result['seconds']} s; [what is counted](bad-input.md)."
+    return "## Bad input\n\n" + "\n".join(lines) + f"\n\n{text}"
 
 
 def machine_line(result: dict[str, Any]) -> str:

@@ -127,6 +127,13 @@ def test_a_full_disk_behind_standard_output_is_told(tmp_path):
     assert ended.stderr == b"gradledger: standard output cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(tmp_path, closed):
+    command = f'"$1" -m gradledger rules nothing {closed}; echo "status $?" > told'
+    subprocess.run(["sh", "-c", command, "sh", sys.executable], cwd=tmp_path, timeout=120, check=True)
+    assert (tmp_path / "told").read_text() == "status 2\n"
+
+
 def test_characters_that_the_output_cannot_hold_are_replaced(tmp_path):
     (tmp_path / "train.py").write_text(LOOP)
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

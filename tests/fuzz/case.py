@@ -23,6 +23,7 @@ class Case:
         stdin: What standard input holds.
         encoding: Of standard output and standard error.
         stdout: A file that standard output goes to instead of one that is looked at, such as ``/dev/full``.
+        closed: Standard streams, by number, that the command is started without.
         writes: Files and folders, relative to the working directory, that the command may make, change or remove.
         statuses: What it may end with.
         json: Standard output must be JSON where the status is not 2.
@@ -33,6 +34,7 @@ class Case:
     stdin: bytes = b""
     encoding: str = "utf-8"
     stdout: str | None = None
+    closed: tuple[int, ...] = ()
     writes: tuple[str, ...] = ()
     statuses: frozenset[int] = ANY_STATUS
     json: bool = False

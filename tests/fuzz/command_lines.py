@@ -85,6 +85,7 @@ def make(rng: Random, good: Path, work: Path) -> Case:
         stdin=mutating.damaged((good / "script.py").read_bytes(), rng) if "-" in arguments else b"",
         encoding=rng.choice(("utf-8", "utf-8", "utf-8", "ascii", "latin-1")),
         stdout=rng.choice((None,) * 12 + ("/dev/full",)),
+        closed=rng.choice(((),) * 20 + ((1,), (2,), (0, 1, 2))),
         writes=(*_WRITES, *written),
         statuses=RUN_STATUSES if command in ("train", "compare") else frozenset({0, 1, 2, 3}),
     )

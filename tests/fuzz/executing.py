@@ -108,7 +108,8 @@ def _call(case: Case, main: Callable[[], None]) -> int:
         status = request.code
     else:
         status = 0
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     return status if isinstance(status, int) else 0 if status is None else 1
 
 
@@ -129,6 +130,9 @@ def _redirect(case: Case, out: Path) -> None:
     sys.stdin = os.fdopen(0, encoding="utf-8")
     sys.stdout = os.fdopen(1, "w", encoding=case.encoding)
     sys.stderr = os.fdopen(2, "w", encoding=case.encoding, errors="backslashreplace", buffering=1)
+    for number in case.closed:
+        os.close(number)
+        setattr(sys, ("stdin", "stdout", "stderr")[number], None)
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     sys.argv = ["gradledger", *case.arguments]
 

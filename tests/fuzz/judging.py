@@ -81,11 +81,11 @@ def _decoded(raw: bytes, encoding: str) -> str:
 def _unclear(case: Case, ended: Ended, stdout: str, stderr: str) -> str:
     if ended.status not in case.statuses:
         return f"status {ended.status}, which is not documented; {stderr[-300:]}"
-    if ended.status == 2 and not stderr.strip():
+    if ended.status == 2 and not stderr.strip() and 2 not in case.closed:
         return "refused without a word"
     if ended.status == 2 and len(stderr) > MOST_MESSAGE_CHARACTERS:
         return f"a message of {len(stderr)} characters: {stderr[:300]}"
-    if case.json and ended.status != 2 and not case.stdout:
+    if case.json and ended.status != 2 and not case.stdout and 1 not in case.closed:
         try:
             json.loads(stdout)
         except ValueError as error:

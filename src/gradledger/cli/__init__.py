@@ -61,6 +61,7 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command line; what the user or the system does wrong ends in one line and status 2."""
+    _open_closed_streams()
     try:
         status = app(prog_name="gradledger", standalone_mode=False)
         sys.stdout.flush()
@@ -74,6 +75,13 @@ def main() -> None:
         _end(f"gradledger: {_described(error)}")
     else:
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """A process may be started without standard streams; the files that it opens must not get their places."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _end(message: str) -> NoReturn:
