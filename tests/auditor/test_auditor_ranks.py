@@ -70,6 +70,7 @@ def test_counts_are_those_of_one_rank(report):
         "broken_no_sync_around_backward": [2],
         "broken_on_one_rank_only": [3],
         "broken_own_tokens": [3],
+        "broken_own_tokens_sharded": [3],
         "broken_short_tail": [1],
     }
 

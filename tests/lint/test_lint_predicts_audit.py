@@ -30,6 +30,7 @@ DIFFERS = {
     "correct/pinn_adam_then_lbfgs": "how often L-BFGS calls its closure is in the numbers",
     "correct/rate_finder_then_training": "the first optimizer is gone when another takes its parameters over",
     "correct/reinforce_episodes": "how long an episode lasts is in the numbers",
+    "correct/stages_with_new_optimizers": "each stage's optimizer is gone when the next one takes its parameters over",
     "correct/skip_large_gradients": "which gradient is too large is in the numbers",
 }
 

@@ -32,7 +32,8 @@ def watch_fsdp_post_backward(recorder: Recorder, original: Any) -> Any:
             for each in self.fsdp_params
             if each.unsharded_accumulated_grad is not None or each._unsharded_param.grad is not None
         ]
-        recorder.reductions.shard_group_done(parameters, bool(self.reduce_grads))
+        group = getattr(self, "_reduce_scatter_process_group", None)
+        recorder.reductions.shard_group_done(parameters, bool(self.reduce_grads), group)
         return original(self, *args, **kwargs)
 
     return post_backward

@@ -28,14 +28,19 @@ class Reductions:
     def will_sync(self, module: Any, synced: bool) -> None:
         """A forward of DistributedDataParallel: the backward after it reduces, or does not."""
         with self._registry.turns:
-            if self._journal.place.num_ranks == 1:
-                self._journal.place = place_in(module.process_group)
+            self._find_place(module.process_group)
             known = self._modules.get(module)
             parameters = known[1] if known else frozenset(id(p) for p in module.parameters())
             self._modules[module] = (synced, parameters)
 
-    def shard_group_done(self, parameters: list[Any], reduced: bool) -> None:
-        """FSDP has dealt with a group's gradients: reduced them, or kept them for a later backward."""
+    def _find_place(self, group: Any) -> None:
+        if self._journal.place.num_ranks == 1:
+            self._journal.place = place_in(group)
+
+    def shard_group_done(self, parameters: list[Any], reduced: bool, group: Any) -> None:
+        """FSDP has dealt with a group's gradients: reduced them over some ranks, or kept them for a later backward."""
+        if group is not None:
+            self._find_place(group)
         call = self._local.call
         if call is not None:
             call.sharded.update((id(parameter), reduced) for parameter in parameters)

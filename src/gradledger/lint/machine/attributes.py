@@ -242,11 +242,22 @@ def set_attribute(machine: Machine, base: Value, name: str, value: Value, node: 
         base.attributes[name] = value
     elif isinstance(base, Class):
         base.members[name] = value
+    elif isinstance(base, Module) and isinstance(value, Leaf) and _replace_parameter(base, name, value):
+        return
     elif isinstance(base, Module | Bag | Unknown):
         base.attributes[name] = value
         machine.flag_set(base, name, value)
     elif isinstance(base, Grad) and name == "data":
         machine.book.touch(Adjust, base.leaf, machine.location(node), factor=None)
+
+
+def _replace_parameter(layer: Module, name: str, value: Leaf) -> bool:
+    """``layer.weight = other.weight``: two layers hold one parameter, and what this one held is gone."""
+    for position, child in enumerate(layer.children):
+        if isinstance(child, Leaf) and child.name == name:
+            layer.children[position] = value
+            return True
+    return False
 
 
 def _set_on_leaf(machine: Machine, leaf: Leaf, name: str, value: Value, node: ast.AST) -> None:
