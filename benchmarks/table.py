@@ -118,6 +118,18 @@ def fuzz_table(result: dict[str, Any]) -> str:
     return "## Bad input\n\n" + "\n".join(lines) + f"\n\n{text}"
 
 
+def faults_table(result: dict[str, Any]) -> str:
+    columns = {
+        "cases": "cases", "right": "right weights", "refused": "clear refusal", "updates_lost": "updates lost",
+        "wrong": "wrong", "hang": "hangs",
+    }  # fmt: skip
+    lines = ["| fault | " + " | ".join(columns.values()) + " |", "|---" * (1 + len(columns)) + "|"]
+    sums = {column: sum(row[column] for row in result["table"].values()) for column in columns}
+    for name, row in {**result["table"], "**all**": sums}.items():
+        lines.append(f"| {name} | " + " | ".join(f"{row[column]:,}" for column in columns) + " |")
+    return "## Faults (`make faults`, [what is counted](checkpoints.md#what-was-tried))\n\n" + "\n".join(lines)
+
+
 def machine_line(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     device = f"{result['device']}, " if "device" in result else ""
@@ -129,7 +141,7 @@ def machine_line(result: dict[str, Any]) -> str:
 
 def page() -> str:
     sections = [HEAD.rstrip()]
-    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "saving", "planning", "gpu", "fuzz"):
+    for name in ("overhead", "epoch", "lengths", "growth", "recovery", "saving", "planning", "gpu", "fuzz", "faults"):
         path = RESULTS / f"{name}.json"
         if not path.exists():
             continue
@@ -141,6 +153,7 @@ def page() -> str:
             "planning": planning_table,
             "gpu": gpu_tables,
             "fuzz": fuzz_table,
+            "faults": faults_table,
         }
         body = special[name](result) if name in special else ratio_table(name, result)
         sections += [body, machine_line(result)]

@@ -8,30 +8,25 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch.utils.data import TensorDataset
 
 from gradledger import __version__
-from gradledger.blaming import explained
-from gradledger.errors import UserError
 from gradledger.ledger import Entry, Evaluate, Metric
-from gradledger.metrics import ClassificationMetrics, Evaluation, evaluate, find_leakage, import_torchmetrics
+from gradledger.metrics import Evaluation, evaluate, import_torchmetrics
 from gradledger.train.checkpoint.keeping import Keeper
 from gradledger.train.config import Tail
 from gradledger.train.interrupts import NOTHING_ASKED, Asked, Interrupts, TerminatedError
 from gradledger.train.loading import evaluation_batches
+from gradledger.train.marks import leakage, metric_values
 from gradledger.train.memory import PeakMemory
 from gradledger.train.parallel import is_sharded, to_evaluate, weights_writer
 from gradledger.train.passes import Clock, EnginePasses, Passes, Update
 from gradledger.train.progress import Progress, Split
 from gradledger.train.records import EvaluationRecord, Exit, Observer, Summary, UpdateRecord
-from gradledger.train.redistributing import bare, load_buffers, num_read_anew, passes_of_rank, state_of_rank
 from gradledger.train.setup import Setup, set_seed, threads
+from gradledger.train.states import load_state, state_of
 
 _UPDATES_PER_READ_ON_ACCELERATOR = 16
 """Reading a loss waits for the device, so there it is done for several updates at once."""
-
-_MOST_SAMPLES_COMPARED = 50_000
-"""In larger data sets nobody looks for shared samples unasked: it would take longer than a moment."""
 
 
 class Run:
@@ -69,8 +64,7 @@ class Run:
         self._unread: list[tuple[int, Update]] = []
         self._num_entries_told = 0
         self._progress = Progress()
-        is_cpu = setup.device.type == "cpu"
-        self._updates_per_read = 1 if is_cpu else _UPDATES_PER_READ_ON_ACCELERATOR
+        self._updates_per_read = 1 if setup.device.type == "cpu" else _UPDATES_PER_READ_ON_ACCELERATOR
 
     def train(self, state: Mapping[str, Any] | None = None) -> Summary:
         """Train to the end, or until Ctrl-C or SIGTERM: the run is saved, and an open window is void.
@@ -111,7 +105,7 @@ class Run:
         set_seed(config.seed, self.setup.ranks.rank)  # what happened since the model was made does not matter
         self._clock.start()
         if state is not None:
-            self._load(state)
+            self._progress = load_state(state, self.setup, self._passes, self._clock, self._memory)
 
     def _train_epochs(self) -> None:
         progress, num_epochs = self._progress, self.setup.config.epochs
@@ -149,45 +143,9 @@ class Run:
             return
         self._read_updates()
         passes = self._passes
-        self.keeper.save(self._state(), update=passes.num_updates, micro_batch=passes.num_done_in_window)
+        state = state_of(self.setup, passes, self._progress, self._clock, self._memory)
+        self.keeper.save(state, update=passes.num_updates, micro_batch=passes.num_done_in_window)
         self._progress.saved_update = passes.num_updates
-
-    def _state(self) -> dict[str, Any]:
-        setup, passes = self.setup, self._passes.state_dict()
-        return {
-            "model": bare(setup.model).state_dict(),
-            "config": setup.config.model_dump(),
-            "passes": passes,
-            "num_read_together": int(setup.ranks.total("making of a checkpoint", passes["num_read"])[0]),
-            "progress": self._progress.state_dict(),
-            "clock": self._clock.state_dict(),
-            "memory": self._memory.state_dict(),
-            "of_rank": None if setup.ranks.is_first else state_of_rank(setup.model, passes),
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        setup = self.setup
-        try:
-            bare(setup.model).load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise UserError(f"the checkpoint does not fit the model: {' '.join(str(error).split())}") from None
-        try:
-            self._progress = Progress.from_state_dict(state["progress"])
-            self._clock.load_state_dict(state["clock"])
-            self._memory.load_state_dict(state["memory"])
-            if state["of_rank"] is not None:
-                load_buffers(setup.model, state)
-            # Last, as nothing may draw from the random generators after it.
-            self._passes.load_state_dict(state["passes"] if state["of_rank"] is None else passes_of_rank(state))
-            num_read = num_read_anew(state["num_read_together"], setup.ranks.rank, setup.ranks.size)
-        except UserError:
-            raise
-        except Exception as error:  # whatever a state can have in its place
-            raise UserError(f"the checkpoint holds no state of this run: {explained(error)}") from error
-        self._progress.saved_update = self._passes.num_updates
-        if state["num_ranks"] != setup.ranks.size:
-            self._passes.take_over(num_read)
-            set_seed(setup.config.seed + self._passes.num_updates, setup.ranks.rank)
 
     # The end
 
@@ -205,14 +163,6 @@ class Run:
                 summary = self._summary(exit)
                 self._tell(lambda observer: observer.end(summary))
         return summary
-
-    def _leakage(self, update: int) -> Iterator[Entry]:
-        """What training and validation set share, where looking cannot draw random numbers."""
-        train, validation = self.setup.data.train, self.setup.data.validation
-        if not isinstance(train, TensorDataset) or not isinstance(validation, TensorDataset):
-            return
-        if len(train) + len(validation) <= _MOST_SAMPLES_COMPARED:
-            yield from find_leakage(train.tensors[0], validation.tensors[0]).entries(update)
 
     # An epoch
 
@@ -270,10 +220,11 @@ class Run:
             raise
         is_first = split not in self._progress.evaluated
         self._progress.evaluated.add(split)
+        passes = self._passes
         place: dict[str, Any] = {
             "rank": setup.ranks.rank,
-            "micro_batch": self._passes.num_micro_batches,
-            "update": self._passes.num_updates,
+            "micro_batch": passes.num_micro_batches,
+            "update": passes.num_updates,
         }
         marks: list[Entry] = [Evaluate(**place)]
         if setup.ranks.is_first:  # one for all ranks
@@ -309,7 +260,7 @@ class Run:
     def _metrics(self, evaluation: Evaluation, split: str, place: dict[str, Any], *, is_first: bool) -> Iterator[Entry]:
         if split == "validation":
             if is_first:
-                yield from self._leakage(self._passes.num_updates)
+                yield from leakage(self.setup.data, self._passes.num_updates)
             yield Metric(name="loss", value=self._progress.loss.take(), split="train", **place)
         for name, value in metric_values(evaluation, self.setup.data.class_names):
             yield Metric(name=name, value=value, split=split, **place)
@@ -349,15 +300,3 @@ class Run:
     def _tell(self, message: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             message(observer)
-
-
-def metric_values(evaluation: Evaluation, class_names: Sequence[str]) -> list[tuple[str, float]]:
-    """Names and values for the ledger; those of one class are named such as ``recall/malignant``."""
-    record = evaluation.as_record()
-    numbers = {name: value for name, value in record.items() if isinstance(value, float | int)}
-    values = [(name, float(value)) for name, value in numbers.items()]
-    if isinstance(evaluation.metrics, ClassificationMetrics):
-        for name in ("precision", "recall", "f1", "support"):
-            for class_name, value in zip(class_names, record[name], strict=True):
-                values.append((f"{name}/{class_name}", float(value)))
-    return values

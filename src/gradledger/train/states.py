@@ -1,0 +1,55 @@
+"""The state of a run, taken where nothing is half done, and gone on from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradledger.errors import UserError
+from gradledger.train.memory import PeakMemory
+from gradledger.train.passes import Clock, Passes
+from gradledger.train.progress import Progress
+from gradledger.train.redistributing import bare, load_buffers, num_read_anew, passes_of_rank, state_of_rank
+from gradledger.train.setup import Setup, set_seed
+
+
+def state_of(setup: Setup, passes: Passes, progress: Progress, clock: Clock, memory: PeakMemory) -> dict[str, Any]:
+    """What a run goes on from; all ranks come here."""
+    own = passes.state_dict()
+    return {
+        "model": bare(setup.model).state_dict(),
+        "config": setup.config.model_dump(),
+        "passes": own,
+        "num_read_together": int(setup.ranks.total("making of a checkpoint", own["num_read"])[0]),
+        "progress": progress.state_dict(),
+        "clock": clock.state_dict(),
+        "memory": memory.state_dict(),
+        "of_rank": None if setup.ranks.is_first else state_of_rank(setup.model, own),
+    }
+
+
+def load_state(state: Mapping[str, Any], setup: Setup, passes: Passes, clock: Clock, memory: PeakMemory) -> Progress:
+    """Go on from there.
+
+    Returns:
+        Where the run stands.
+
+    Raises:
+        UserError: The state is not one of this run.
+    """
+    try:
+        bare(setup.model).load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint does not fit the model: {' '.join(str(error).split())}") from None
+    progress = Progress.from_state_dict(state["progress"])
+    clock.load_state_dict(state["clock"])
+    memory.load_state_dict(state["memory"])
+    if state["of_rank"] is not None:
+        load_buffers(setup.model, state)
+    # Last, as nothing may draw from the random generators after it.
+    passes.load_state_dict(state["passes"] if state["of_rank"] is None else passes_of_rank(state))
+    progress.saved_update = passes.num_updates
+    if state["num_ranks"] != setup.ranks.size:
+        passes.take_over(num_read_anew(state["num_read_together"], setup.ranks.rank, setup.ranks.size))
+        set_seed(setup.config.seed + passes.num_updates, setup.ranks.rank)
+    return progress
