@@ -75,17 +75,39 @@ def test_one_process_is_gone_on_with_by_two_from_between_windows(results, alone,
     assert "update-000001-micro-batch-1" not in str(checkpoints_in(folder / "one, then two" / "run" / "checkpoints"))
 
 
+@pytest.fixture(scope="module")
+def of_three(results, folder):
+    """What three ranks do, partly with what two began."""
+    return run_on_ranks(
+        3,
+        {
+            "two, then three": Training(f"{folder}/two, then three", "parallel=fsdp2", resume="auto"),
+            "ddp": RandomPoints(f"{folder}/three", 2, "epochs=3"),
+        },
+    )
+
+
+def test_three_ranks_go_on_bitwise_from_random_points(of_three):
+    """Sums of more than two hang on their order, which DDP lets hang on where its buckets begin."""
+    for places, unlike in of_three["ddp"]:
+        assert unlike == []
+        assert any(places)
+
+
 @pytest.mark.parametrize(("name", "num_ranks"), [("two, then three", 3), ("two, then one", 1)])
-def test_sharded_state_is_gone_on_with_by_another_number_of_ranks(results, alone, folder, name, num_ranks):
+def test_sharded_state_is_gone_on_with_by_another_number_of_ranks(results, of_three, alone, folder, name, num_ranks):
     assert [exit for exit, _ in results[name]] == ["terminated"] * 2
-    checkpoint = checkpoints_in(folder / name / "run" / "checkpoints")[-1]
-    parts = sorted(path.stat().st_size for path in (checkpoint / "parts").iterdir())
-    assert len(parts) == 2
-    assert (checkpoint / "model.safetensors").stat().st_size < parts[0]  # no rank has written the whole
-    case = Training(f"{folder}/{name}", "parallel=fsdp2", resume="auto")
-    found = case(0, 1) if num_ranks == 1 else run_on_ranks(num_ranks, {"": case})[""][0]
+    one = Training(f"{folder}/{name}", "parallel=fsdp2", resume="auto")
+    found = one(0, 1) if num_ranks == 1 else of_three[name][0]
     assert found[0] == "finished"
     assert_close(found[1], alone)
+
+
+def test_no_rank_writes_the_whole_of_a_sharded_model(results, folder):
+    checkpoint = folder / "two, then one" / "run" / "checkpoints" / "000001-update-000003"
+    parts = sorted(path.stat().st_size for path in (checkpoint / "parts").iterdir())
+    assert len(parts) == 2
+    assert (checkpoint / "model.safetensors").stat().st_size < parts[0]
 
 
 def test_windows_over_the_end_of_an_epoch_keep_their_ranks(results, folder):

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch.nn.parallel import DistributedDataParallel
+
+from gradledger.engine.batches.nesting import to_device
 from gradledger.errors import UserError
+from gradledger.train.loading import set_epoch
 from gradledger.train.memory import PeakMemory
 from gradledger.train.passes import Clock, Passes
 from gradledger.train.progress import Progress
@@ -37,6 +41,8 @@ def load_state(state: Mapping[str, Any], setup: Setup, passes: Passes, clock: Cl
     Raises:
         UserError: The state is not one of this run.
     """
+    if isinstance(setup.model, DistributedDataParallel) and state["passes"]["accumulator"]["num_updates"]:
+        _rehearse(setup)
     try:
         bare(setup.model).load_state_dict(state["model"])
     except RuntimeError as error:
@@ -53,3 +59,15 @@ def load_state(state: Mapping[str, Any], setup: Setup, passes: Passes, clock: Cl
         passes.take_over(num_read_anew(state["num_read_together"], setup.ranks.rank, setup.ranks.size))
         set_seed(setup.config.seed + passes.num_updates, setup.ranks.rank)
     return progress
+
+
+def _rehearse(setup: Setup) -> None:
+    """Run one micro-batch back and forth for nothing, before anything is loaded.
+
+    DDP lays its buckets out anew after its first reduction, and where there are more than two ranks an all-reduce adds
+    in an order that hangs on where in a bucket a gradient lies.
+    """
+    set_epoch(setup.loader, 1)
+    inputs, labels = to_device(next(iter(setup.loader)), setup.device)
+    setup.loss(setup.model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+    setup.optimizer.zero_grad()
