@@ -51,15 +51,24 @@ KINDS: dict[str, Cases] = {
 def row_of(cases: Cases, part: float) -> dict[str, Any]:
     """What one kind of fault comes to."""
     started, verdicts, num_lost, notes = time.perf_counter(), Counter[str](), 0, list[str]()
+    points = list[str]()
     in_memory = Path("/dev/shm")  # where syncing takes no time: what is tried does not depend on it
     with tempfile.TemporaryDirectory(dir=in_memory if in_memory.is_dir() else None) as folder:
         for case in cases(Path(folder), part):
             verdicts[case.verdict] += 1
             num_lost += case.num_lost
             notes += [case.note] if case.note else []
+            points += [case.point] if case.point else []
     counts = {verdict: verdicts[verdict] for verdict in ("right", "refused", "wrong", "hang")}
     seconds = round(time.perf_counter() - started, 1)
-    return {"cases": verdicts.total(), **counts, "updates_lost": num_lost, "seconds": seconds, "notes": notes}
+    return {
+        "cases": verdicts.total(),
+        **counts,
+        "updates_lost": num_lost,
+        "seconds": seconds,
+        "notes": notes,
+        "points": points,
+    }
 
 
 HEAD = ("fault", "cases", "right weights", "clear refusal", "updates lost", "wrong", "hangs")
@@ -86,15 +95,19 @@ def main() -> int:
     arguments = parser.parse_args()
     warm_up()
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
-    table = {}
+    table, gone_on_from = dict[str, Any](), dict[str, list[str]]()
     for name, cases in KINDS.items():
         if arguments.only in name and (arguments.skip is None or arguments.skip not in name):
             table[name] = row = row_of(cases, arguments.part)
             print(line_of(name, row), flush=True)
+            gone_on_from[name] = row["points"]
             for note in row.pop("notes"):
                 print(note, file=sys.stderr, flush=True)
     if arguments.output is not None:
         arguments.output.write_text(json.dumps({**_machine(), "table": table}, indent=2) + "\n", encoding="utf-8")
+    for name, points in gone_on_from.items():
+        if points:
+            print(f"\nPoints that were gone on from, {name}:\n{'; '.join(points)}\n", flush=True)
     num_bad = sum(row["wrong"] + row["hang"] + row["updates_lost"] for row in table.values())
     print(f"{sum(row['cases'] for row in table.values())} cases, {num_bad} of them bad", flush=True)
     return 1 if num_bad else 0

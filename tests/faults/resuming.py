@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle, islice
@@ -20,6 +21,8 @@ from faults.runs import Case, judge, train, whole
 from gradledger.train import Run
 from gradledger.train.data import Data
 from train.stopping import TERMINATE, small_data
+
+_PLACE = re.compile(r"\d{6}-(update-\d{6}(?:-micro-batch-\d+)?)")
 
 KINDS = (
     ("checkpoint_every=null",),
@@ -61,7 +64,8 @@ def resumed_anywhere(folder: Path, part: float) -> Iterator[Case]:
             told += ended.told
             if ended.how != "done" or ended.value.exit != "terminated":
                 break
-        yield judge(ended, expected[number], told)
+        lines = " ".join(text for kind, text in told if kind == "line")
+        yield replace(judge(ended, expected[number], told), point=", ".join(_PLACE.findall(lines)))
 
 
 def _terminate(run: Run) -> None:

@@ -43,11 +43,13 @@ class Case:
             same after going on, where that is possible.
         num_lost: Updates that the last finished checkpoint held, and the run that went on did not.
         note: What was wrong.
+        point: The checkpoints that were gone on from.
     """
 
     verdict: Verdict
     num_lost: int = 0
     note: str = ""
+    point: str = ""
 
 
 @dataclass

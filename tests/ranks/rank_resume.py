@@ -150,7 +150,7 @@ class RandomPoints:
             exit, found[f"stopped-{at}"], _ = self._train(f"stopped-{at}", actions=actions)
             if exit == "terminated":  # where it comes after the last window, the run ends
                 killed[at + points.stop] = f"stopped-{at}"
-        places = [latest(f"{self.folder}/{name}") for name in killed.values()]
+        places = {name: latest(f"{self.folder}/{name}") for name in killed.values()}
         found |= {name: self._train(name, resume="auto")[1] for name in killed.values()}
         return places, [name for name, each in found.items() if each != expected]
 
