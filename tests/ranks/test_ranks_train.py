@@ -109,7 +109,12 @@ def test_the_effective_batch_counts_all_ranks(results):
         ),
         ("forward", 1, "ValueError: disk on fire", "rank 1 failed with ValueError: disk on fire"),
         ("evaluation", 1, "ValueError: disk on fire", "at the end of an evaluation, rank 1 failed with ValueError"),
-        ("preparation", 1, "ValueError: no such weights", "at the preparation of the model, rank 1 failed with"),
+        (
+            "preparation",
+            1,
+            "UserError: model 'rank_runs:fragile': no such weights",
+            "at the preparation of the model, rank 1 failed with",
+        ),
     ],
 )
 def test_an_error_on_one_rank_is_known_to_the_other(results, name, at_fault, own, told):
