@@ -10,13 +10,16 @@ import gc
 import multiprocessing
 import os
 import re
+import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -117,14 +120,25 @@ def campaign(targets: list[Target], num_cases: int, first: int, good: Path, main
     rows = {target.name: Row() for target in targets}
     gc.collect()
     gc.freeze()  # so that a fork copies little
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
-        for name, number, outcome in pool.imap_unordered(partial(_job, good=good, main=main), jobs, chunksize=8):
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=_limit_memory) as pool:
+        outcomes = pool.map(partial(_job, good=good, main=main), jobs, chunksize=8)
+        for num_done, (name, number, outcome) in enumerate(outcomes, start=1):
             rows[name].add(number, outcome)
+            if num_done % 1000 == 0:
+                print(f"{num_done} of {len(jobs)} cases", file=sys.stderr)
     return rows
+
+
+def _limit_memory() -> None:
+    """Of the making and the judging: a case limits its own."""
+    most = 8 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _job(job: tuple[Target, int], *, good: Path, main: Callable[[], None]) -> tuple[str, int, Outcome]:
     target, number = job
+    signal.alarm(int(2 * DEADLINE_SECONDS))  # a maker that reads what it put there would wait for ever
     return target.name, number, run_case(target, number, good, main)
 
 
