@@ -64,7 +64,8 @@ def judge(case: Case, ended: Ended, before: Snapshot, after: Snapshot, work: Pat
     if outside:
         problems["writes outside"] = ", ".join(sorted(outside))
     written = {path: work / path for path in changed if path in after and (work / path).is_file()}
-    if unescaped := _unescaped(stdout, stderr, written):
+    library = _decoded(_drawing_library().encode(case.encoding, errors="replace"), case.encoding)
+    if unescaped := _unescaped(stdout.replace(library, ""), stderr, written):
         problems["unescaped"] = unescaped
     return outcome
 
@@ -94,7 +95,8 @@ def _unclear(case: Case, ended: Ended, stdout: str, stderr: str) -> str:
 
 
 def _may_write(case: Case, path: str) -> bool:
-    return any(path == allowed or path.startswith(allowed + os.sep) for allowed in case.writes)
+    """It is among what may be written, within it, or a folder on the way to it."""
+    return any(f"{path}/".startswith(f"{allowed}/") or f"{allowed}/".startswith(f"{path}/") for allowed in case.writes)
 
 
 def _unescaped(stdout: str, stderr: str, written: dict[str, Path]) -> str:

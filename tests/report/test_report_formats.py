@@ -143,6 +143,13 @@ def test_a_proof_is_a_page_with_its_cause_and_its_table(tmp_path):
         assert "coupled-layer" in render(page, form)
 
 
+def test_rows_without_anything_in_them_are_no_table(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"version": 1, "findings": [], "plan": {"verdict": "16 × 4", "rows": [{}, {}]}}))
+    assert page_of([path]).tables == ()
+    assert "16 × 4" in render(page_of([path]), "html")
+
+
 def test_a_plan_is_a_page_with_its_rows(tmp_path):
     path = tmp_path / "plan.json"
     plan = {"verdict": "16 × 4", "rows": [{"micro_batch_size": 16, "seconds": 0.5, "fits": True}], "device": "cpu"}

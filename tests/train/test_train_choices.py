@@ -41,6 +41,7 @@ def _prepare(*overrides, data=SMALL):
         ("model.hidden=[a]", r"model.hidden is \['a'\]: it must be a list of widths"),
         ("model=cnn", r"model 'cnn' takes images, these inputs have the shape \[4\]: choose mlp"),
         ("model=transformer", "model 'transformer' is for language-model, but the data are for classification: choose"),
+        ("loss=json:loads", r"loss 'json:loads' cannot be called as loss\(outputs, labels\): too many positional"),
         ("loss=mse", "loss 'mse' is for regression, but the data are for classification: choose cross-entropy"),
         ("loss.class_weights=[1,2]", "loss.class_weights has 2 numbers for 3 classes: give one a class"),
         ("scheduler.x=1", r"unknown key 'scheduler.x' \(value 1\): scheduler 'none' takes no arguments"),

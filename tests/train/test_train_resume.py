@@ -184,3 +184,21 @@ def test_another_configuration_is_refused(tmp_path):
     ):
         start(tmp_path, (*SETTINGS, "clip_norm=1.0"), "auto")
     start(tmp_path, (*SETTINGS, "keep_checkpoints=9"), "auto")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("clock", None, "KeyError: 'clock'"),
+        ("of_rank", True, "TypeError: 'bool' object is not subscriptable"),
+        ("passes", 5, "TypeError: 'int' object is not subscriptable"),
+    ],
+)
+def test_a_state_with_other_parts_is_refused(tmp_path, key, value, message):
+    run, _ = start(tmp_path, SETTINGS)
+    Stopper(run, 5)
+    run.train()
+    again, state = start(tmp_path, SETTINGS, "auto")
+    changed = {**state, key: value} if value is not None else {k: v for k, v in state.items() if k != key}
+    with pytest.raises(UserError, match=re.escape(f"is not one that this program has written ({message})")):
+        again.train(changed)

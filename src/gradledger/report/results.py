@@ -68,7 +68,7 @@ def _flat(record: Mapping[str, Any], prefix: str = "", depth: int = 3) -> Iterat
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+    return isinstance(value, list) and any(value) and all(isinstance(row, Mapping) for row in value)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -179,11 +179,24 @@ def settle(key: str, choice: Choice, task: Task) -> Choice:
 
 
 def make_loss(choice: Choice) -> LossFunction:
-    """The loss function that a choice names, with its arguments."""
+    """The loss function that a choice names, with its arguments.
+
+    Raises:
+        UserError: It cannot be called as one.
+    """
     function = loss_registry.find(choice.name)
+    loss: LossFunction
     if inspect.isclass(function):
-        return cast(LossFunction, function(**choice.arguments))
-    return functools.partial(function, **choice.arguments) if choice.arguments else function
+        loss = cast(LossFunction, loss_registry.make(choice))
+    else:
+        loss = functools.partial(function, **choice.arguments) if choice.arguments else function
+    try:
+        inspect.signature(loss).bind("outputs", "labels")
+    except TypeError as error:
+        raise UserError(f"loss {choice.name!r} cannot be called as loss(outputs, labels): {error}") from None
+    except ValueError:  # some built-ins do not tell their arguments
+        pass
+    return loss
 
 
 def weight_of(loss: LossFunction, task: Task) -> Counter | None:

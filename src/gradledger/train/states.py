@@ -41,8 +41,26 @@ def load_state(state: Mapping[str, Any], setup: Setup, passes: Passes, clock: Cl
     Raises:
         UserError: The state is not one of this run.
     """
-    if isinstance(setup.model, DistributedDataParallel) and state["passes"]["accumulator"]["num_updates"]:
+    try:
+        has_updates = bool(state["passes"]["accumulator"]["num_updates"])
+    except (KeyError, TypeError) as error:
+        raise _foreign(error) from error
+    if has_updates and isinstance(setup.model, DistributedDataParallel):
         _rehearse(setup)
+    try:
+        return _load(state, setup, passes, clock, memory)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise _foreign(error) from error
+
+
+def _foreign(error: Exception) -> UserError:
+    return UserError(
+        "the checkpoint's files are whole, but its state is not one that this program has written "
+        f"({type(error).__name__}: {error}): go on from another checkpoint"
+    )
+
+
+def _load(state: Mapping[str, Any], setup: Setup, passes: Passes, clock: Clock, memory: PeakMemory) -> Progress:
     try:
         bare(setup.model).load_state_dict(state["model"])
     except RuntimeError as error:
