@@ -27,3 +27,26 @@ def test_torchrun_trains_one_run(tmp_path):
     lines = (tmp_path / "runs" / "two" / "metrics.jsonl").read_text().splitlines()
     summary = json.loads(lines[-1])
     assert (summary["num_updates"], summary["exit"], summary["effective_batch"]["ranks"]) == (23, "finished", 2)
+
+
+_ENDING = """
+import atexit, sys, threading
+from gradledger.cli import main
+from gradledger.train import ranks
+
+ranks.has_joined = True
+atexit.register(print, "at exit", flush=True)
+threading.Thread(target=threading.Event().wait).start()
+sys.argv = ["gradledger", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["version"], 0), (["rules", "no-such-rule"], 2)])
+def test_a_rank_ends_without_waiting_for_threads_of_others(arguments, status):
+    """Python's own ending would wait for this thread for ever, and with gloo's it aborts now and then."""
+    ended = subprocess.run([sys.executable, "-c", _ENDING, *arguments], capture_output=True, text=True, timeout=100)
+    assert ended.returncode == status, ended.stderr
+    assert ended.stdout.endswith("at exit\n")
+    assert (ended.stdout != "at exit\n") == (status == 0)
+    assert ("no-such-rule" in ended.stderr) == (status == 2)

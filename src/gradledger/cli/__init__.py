@@ -4,10 +4,12 @@ A command module holds one function of its own name with typer's annotations; it
 ``raise typer.Exit(status)`` where its status is not 0.
 """
 
+import atexit
 import io
 import os
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, NoReturn
@@ -74,7 +76,7 @@ def main() -> None:
     except (UserError, OSError, MemoryError) as error:
         _end(f"gradledger: {_described(error)}")
     else:
-        sys.exit(status if isinstance(status, int) else 0)
+        _leave(status if isinstance(status, int) else 0)
 
 
 def _open_closed_streams() -> None:
@@ -89,7 +91,22 @@ def _end(message: str) -> NoReturn:
         traceback.print_exc()
     sys.stderr.write(f"{printable(shortened(message))}\n")
     _give_up_output()
-    sys.exit(USAGE_STATUS)
+    _leave(USAGE_STATUS)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process: one of several ranks without Python's own ending, in which gloo's threads abort now and then.
+
+    That is "terminate called without an active exception", status -6, of a rank that has done all of its work.
+    """
+    ranks = sys.modules.get("gradledger.train.ranks")
+    if ranks is not None and ranks.has_joined:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _described(error: UserError | OSError | MemoryError) -> str:
