@@ -23,6 +23,8 @@ from gradledger.printing import printable, shortened
 
 ClickException: Any = typer.BadParameter.__mro__[2]  # of typer's own copy of click, or of click itself
 USAGE_STATUS = 2
+_IS_RANK = os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+"""Whether torchrun started this process beside others."""
 TRACEBACK_VARIABLE = "GRADLEDGER_TRACEBACK"
 """In the environment: an error's traceback is shown before its message."""
 
@@ -99,8 +101,7 @@ def _leave(status: int) -> NoReturn:
 
     That is "terminate called without an active exception", status -6, of a rank that has done all of its work.
     """
-    ranks = sys.modules.get("gradledger.train.ranks")
-    if ranks is not None and ranks.has_joined:
+    if _IS_RANK and "torch" in sys.modules:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-has_joined = False
-"""This process has met others: gloo's threads live for as long as it does (see ``leave_groups``)."""
-
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -143,8 +140,6 @@ def joined() -> Iterator[RunRanks]:
 
     from gradledger.engine.parallel.ranks import Ranks, leave_groups
 
-    global has_joined
-    has_joined = True
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, rank, num_ranks = next(iter(rendezvous("env://")))
     # torchrun keeps one store over its restarts (seen with 2.13), and in it the addresses of processes that are gone.
