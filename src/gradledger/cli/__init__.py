@@ -8,6 +8,7 @@ import atexit
 import io
 import os
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from importlib import import_module
@@ -102,6 +103,9 @@ def _leave(status: int) -> NoReturn:
     That is "terminate called without an active exception", status -6, of a rank that has done all of its work.
     """
     if _IS_RANK and "torch" in sys.modules:
+        for thread in threading.enumerate():  # as Python would: an audited script may have left one at work
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
